@@ -1,0 +1,61 @@
+"""Data sets that need no download."""
+
+import functools
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """The handwritten digits that come with scikit-learn; all arrays are read-only.
+
+    They are the test part of the optical recognition set of the UCI repository (Alpaydin & Kaynak,
+    1998), by 13 writers.
+
+    Attributes
+    ----------
+    images
+        Grey values from 0 to 16, shape (1797, 8, 8), uint8.
+    labels
+        The digits 0 to 9, shape (1797,), int64.
+    train, test
+        Indices of a fixed random split, shapes (1437,) and (360,), int64.
+    fingerprint
+        SHA-256 of the bytes of `images` and then `labels` (little-endian), in hexadecimal.
+    """
+
+    images: npt.NDArray[np.uint8] = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    train: npt.NDArray[np.int64] = field(repr=False)
+    test: npt.NDArray[np.int64] = field(repr=False)
+    fingerprint: str
+
+
+@functools.cache
+def digits() -> Digits:
+    """Return the digits with their split.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            'the digits come with scikit-learn: pip install "beyond-adam[book]"'
+        ) from error
+    bunch = load_digits()
+    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    # NumPy promises the raw stream of a bit generator for ever, that of a shuffle only within a
+    # version: the split is the order of raw numbers.
+    order = np.argsort(np.random.PCG64(0).random_raw(len(labels)))
+    train, test = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
+    for array in (images, labels, train, test):
+        array.setflags(write=False)
+    content = images.tobytes() + labels.astype("<i8").tobytes()
+    return Digits(images, labels, train, test, hashlib.sha256(content).hexdigest())

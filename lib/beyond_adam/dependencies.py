@@ -1,0 +1,84 @@
+"""What a piece of code depends on inside this package, read off its import statements.
+
+A chapter or an experiment is stale when a module it imports, directly or not, has changed. The
+closure is found without running anything: every ``import`` in the syntax tree counts, wherever it
+stands, so an import inside a function is not missed.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def digest(data: bytes | str) -> str:
+    """Return the SHA-256 of `data` (text as UTF-8) in hexadecimal."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def module_file(name: str, package: Path = PACKAGE) -> Path | None:
+    """Return the source file of module `name`, or None if `package` has no such module."""
+    top, *rest = name.split(".")
+    if top != package.name:
+        return None
+    stem = package.joinpath(*rest)
+    for file in (stem / "__init__.py", stem.with_suffix(".py")):
+        if file.is_file():
+            return file
+    return None
+
+
+def imported_modules(source: str, package: Path = PACKAGE, importer: str = "") -> set[str]:
+    """Return the modules of `package` that `source` imports.
+
+    Importing ``a.b.c`` runs ``a`` and ``a.b`` too, so they count as well.
+
+    Parameters
+    ----------
+    source
+        Python source text.
+    package
+        Folder of the package whose modules are wanted.
+    importer
+        Name of the package that relative imports in `source` are relative to.
+    """
+    wanted: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            wanted.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = importer.split(".")[: -(node.level - 1) or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            wanted.add(base)
+            wanted.update(f"{base}.{alias.name}" for alias in node.names)
+    prefixes = {
+        name.rsplit(".", cut)[0] for name in wanted for cut in range(name.count(".") + 1)
+    } | wanted
+    return {name for name in prefixes if module_file(name, package)}
+
+
+def closure(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
+    """Return every module reachable by import from `names`, with the SHA-256 of its source."""
+    found: dict[str, str] = {}
+    waiting = set(names)
+    while waiting:
+        name = waiting.pop()
+        file = module_file(name, package)
+        if file is None:
+            raise ValueError(f"{name!r} is not a module of {package}")
+        source = file.read_text()
+        found[name] = digest(source)
+        importer = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        waiting |= imported_modules(source, package, importer) - found.keys()
+    return dict(sorted(found.items()))
+
+
+def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Say in words how two sets of dependencies differ, one item for each difference."""
+    return [
+        f"{name} {'is new' if name not in before else 'is gone' if name not in now else 'changed'}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]

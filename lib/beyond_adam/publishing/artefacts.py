@@ -1,0 +1,89 @@
+"""Figures and tables as files: every one with its data and a passport, the same bytes every run."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from beyond_adam import provenance
+
+#: Ten digits are more than any figure shows, and hide the last-bit noise between processors.
+FLOAT_FORMAT = "%.10g"
+
+
+@dataclass(frozen=True)
+class Passport:
+    """What one must know of a figure or table to trust and cite it; saved as ``<id>.json``.
+
+    Attributes
+    ----------
+    tolerance
+        How far, relative to the largest magnitude in its column, a number may lie from the
+        committed record.
+    volatile
+        Columns that legitimately differ between machines (a chaotic orbit) and are not compared.
+    """
+
+    id: str
+    kind: str
+    caption: str
+    alt: str
+    chapter: str
+    profile: str
+    dataset: str
+    seeds: tuple[int, ...]
+    parameters: dict[str, Any]
+    tolerance: float
+    volatile: tuple[str, ...]
+
+    @property
+    def scale(self) -> str:
+        """Profile, data, seeds and hardware in one line, as every caption prints it."""
+        seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
+        machine = provenance.hardware()
+        return (
+            f"{self.profile} profile · {self.dataset} · {seeds} · "
+            f"{machine['cpu']}, {machine['cores']} cores"
+        )
+
+    def write(self, folder: Path, data: pd.DataFrame, files: Sequence[Path] = ()) -> None:
+        """Write the data as CSV and the passport as JSON beside the drawn `files`."""
+        csv = folder / f"{self.id}.csv"
+        data.to_csv(csv, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+        commit, dirty = provenance.commit()
+        passport = asdict(self) | {
+            "commit": commit,
+            "dirty": dirty,
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+            "data": {"rows": len(data), "columns": list(data.columns), "sha256": _sha256(csv)},
+            "files": {file.name: _sha256(file) for file in files},
+        }
+        text = json.dumps(passport, indent=2, ensure_ascii=False) + "\n"
+        (folder / f"{self.id}.json").write_text(text)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def draw(figure: Figure, stem: Path) -> list[Path]:
+    """Save a figure as SVG, PDF and PNG (300 dpi), free of dates and random ids."""
+    undated: Mapping[str, dict[str, None]] = {
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None, "ModDate": None},
+        "png": {"Software": None},
+    }
+    files = []
+    with mpl.rc_context({"svg.hashsalt": stem.name}):
+        for ending, metadata in undated.items():
+            file = stem.with_name(f"{stem.name}.{ending}")
+            figure.savefig(file, dpi=300, metadata=metadata)
+            files.append(file)
+    return files

@@ -1,0 +1,349 @@
+"""What a chapter publishes: numbered figures and tables, checked claims, numbers in prose."""
+
+import base64
+import html
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+from myst_nb import glue
+
+from beyond_adam import project
+from beyond_adam.publishing import artefacts, claims, myst, style
+from beyond_adam.publishing.claims import Claim, Erratum, LedgerError, Measured, Verdict
+
+Format = str | Callable[[Any], str]
+
+
+class Chapter:
+    """The publishing side of one chapter; made in its first cell.
+
+    Products go to ``$BEYOND_ADAM_PRODUCTS``, which the workflow sets, or, when the notebook is run
+    by hand, to ``_build/interactive/<slug>``, which no build reads.
+
+    Parameters
+    ----------
+    slug
+        The file name of the chapter without ending.
+    profile
+        One of `beyond_adam.project.PROFILES`.
+    sources
+        The source works whose claims the chapter checks: names of files in ``data/ledger``. Write
+        them as literals: the workflow reads them to know what the chapter depends on.
+    dataset
+        What the figures are computed from, unless a figure says otherwise.
+
+    Attributes
+    ----------
+    claims : Claims
+        Checks claims and proves errata.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        *,
+        profile: str,
+        sources: Sequence[str] = (),
+        dataset: str = "closed-form functions",
+    ) -> None:
+        self.slug = slug
+        self.profile = project.check_profile(profile)
+        self.dataset = dataset
+        chosen = os.environ.get("BEYOND_ADAM_PRODUCTS")
+        self.products = Path(chosen) if chosen else project.build() / "interactive" / slug
+        self.claims = Claims(self.products / "verdicts.json", sources)
+        style.use()
+
+    def figure(
+        self,
+        figure: Figure,
+        id: str,
+        *,
+        caption: str,
+        alt: str,
+        data: pd.DataFrame,
+        seeds: Sequence[int] = (),
+        dataset: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tolerance: float = 1e-6,
+        volatile: Sequence[str] = (),
+        player: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Publish a figure: numbered in the book, and as files with data and passport.
+
+        Parameters
+        ----------
+        figure
+            The figure; it is closed afterwards.
+        id
+            ``fig-…`` in kebab case; refer to it by ``{numref}``.
+        caption
+            MyST text: what is shown and what to see in it.
+        alt
+            A description for readers who cannot see the figure: at least 40 characters, and not
+            the caption again.
+        data
+            What is plotted, tidy; becomes the CSV and is compared by ``make verify``.
+        seeds, dataset, parameters
+            What it was computed with; the dataset defaults to the chapter's.
+        tolerance, volatile
+            See `artefacts.Passport`.
+        player
+            Trajectories to replay on top of the figure in the book, as ``player.js`` wants them.
+
+        Raises
+        ------
+        ValueError
+            If id, caption, alt text or data do not meet the above.
+        """
+        if len(alt) < 40 or alt == caption:
+            raise ValueError(f"{id}: alt text has to describe the figure, got {alt!r}")
+        passport = self._passport(
+            "fig", id, caption, alt, data, seeds, dataset, parameters, tolerance, volatile
+        )
+        folder = self._folder("figures")
+        passport.write(folder, data, artefacts.draw(figure, folder / id))
+        preview = _png(figure)
+        plt.close(figure)
+        extra = (
+            f'<script type="application/json" class="ba-player" data-figure="{id}">'
+            f"{json.dumps(player)}</script>\n"
+            if player
+            else ""
+        )
+        picture = (
+            f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{preview}">'
+            f"<figcaption>{html.escape(caption)}<br><small>{html.escape(passport.scale)}</small>"
+            "</figcaption></figure>"
+        )
+        _show(myst.figure(id, caption, alt, passport.scale, extra), picture, f"{id}: {caption}")
+
+    def table(
+        self,
+        frame: pd.DataFrame,
+        id: str,
+        *,
+        caption: str,
+        headers: Mapping[str, str] | None = None,
+        formats: Mapping[str, Format] | None = None,
+        seeds: Sequence[int] = (),
+        dataset: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tolerance: float = 1e-6,
+        volatile: Sequence[str] = (),
+    ) -> None:
+        """Publish a table: numbered in the book, and as CSV with a passport.
+
+        The CSV holds every column of `frame` as it is; the page shows the columns of `headers` (all
+        by default), each under its heading and written by its format (``"{:.3g}"`` or a function).
+        The other parameters are those of `figure`; the id starts with ``tab-``.
+        """
+        passport = self._passport(
+            "tab", id, caption, "", frame, seeds, dataset, parameters, tolerance, volatile
+        )
+        passport.write(self._folder("tables"), frame)
+        headers = headers or {str(column): str(column) for column in frame.columns}
+        formats = formats or {}
+        shown = [
+            [_text(value, formats.get(column, "{}")) for value in frame[column]]
+            for column in headers
+        ]
+        rows = [list(row) for row in zip(*shown, strict=True)]
+        page = myst.table(id, caption, passport.scale, list(headers.values()), rows)
+        plain = pd.DataFrame(rows, columns=list(headers.values()))
+        _show(page, f"<b>{html.escape(caption)}</b>{plain.to_html(index=False, escape=False)}", id)
+
+    def glue(self, name: str, value: object, format: Format = "{}") -> None:
+        """Make a computed number available to the prose as ``{glue:text}`name` ``."""
+        glue(name, _text(value, format), display=False)
+
+    def _folder(self, kind: str) -> Path:
+        folder = self.products / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _passport(
+        self,
+        prefix: str,
+        id: str,
+        caption: str,
+        alt: str,
+        data: pd.DataFrame,
+        seeds: Sequence[int],
+        dataset: str | None,
+        parameters: Mapping[str, Any] | None,
+        tolerance: float,
+        volatile: Sequence[str],
+    ) -> artefacts.Passport:
+        if not re.fullmatch(rf"{prefix}(-[a-z0-9]+)+", id):
+            raise ValueError(f"id {id!r}: expected {prefix}-… in kebab case")
+        if not caption.strip():
+            raise ValueError(f"{id}: a caption is needed")
+        if data.empty:
+            raise ValueError(f"{id}: no data")
+        unknown = set(volatile) - set(data.columns)
+        if unknown:
+            raise ValueError(f"{id}: volatile columns that the data lacks: {sorted(unknown)}")
+        return artefacts.Passport(
+            id=id,
+            kind={"fig": "figure", "tab": "table"}[prefix],
+            caption=caption,
+            alt=alt,
+            chapter=self.slug,
+            profile=self.profile,
+            dataset=self.dataset if dataset is None else dataset,
+            seeds=tuple(seeds),
+            parameters=dict(parameters or {}),
+            tolerance=tolerance,
+            volatile=tuple(volatile),
+        )
+
+
+class Claims:
+    """Holds measurements against the ledger and keeps the verdicts of one chapter."""
+
+    def __init__(self, file: Path, sources: Sequence[str]) -> None:
+        self._file = file
+        self._sources = claims.read_ledger(sources)
+        self._found: dict[str, dict[str, Any]] = {"claims": {}, "errata": {}}
+
+    def check(
+        self,
+        id: str,
+        measured: Measured,
+        *,
+        corrected: Measured | None = None,
+        note: str = "",
+    ) -> Verdict:
+        """Hold one measurement against its claim, show the verdict and keep it for the report.
+
+        Parameters
+        ----------
+        id
+            The claim's id in the ledger.
+        measured
+            What came out, run as the source states it; see `claims.judge`.
+        corrected
+            What came out with the misprint corrected that the ledger names.
+        note
+            The likely reason, where the two differ.
+        """
+        claim = self._claim(id)
+        verdict = claims.judge(claim, measured, corrected)
+        self._keep("claims", id, verdict, measured if corrected is None else corrected, note)
+        parts = [f"{myst.badge(verdict)} {claim.statement}"]
+        if claim.published:
+            parts.append(f"Published: {', '.join(claim.published)}.")
+        if not isinstance(measured, bool):
+            parts.append(f"Measured: {claims.measured_text(measured)}.")
+        if corrected is not None:
+            parts.append(f"With {claim.correction}: {claims.measured_text(corrected)}.")
+        _show_note(f"claim-{id}", " ".join([*parts, note]), f"{verdict.symbol} {verdict}: {id}")
+        return verdict
+
+    def check_all(
+        self,
+        measured: Mapping[str, Measured],
+        *,
+        corrected: Mapping[str, Measured] | None = None,
+        notes: Mapping[str, str] | None = None,
+        untestable: Mapping[str, str] | None = None,
+    ) -> dict[str, Verdict]:
+        """Check many claims at once and show how many got which verdict.
+
+        `untestable` gives claims that cannot be measured on this machine, with the reason; those
+        that the ledger itself calls untestable need not be named.
+        """
+        corrected, notes = corrected or {}, notes or {}
+        verdicts: dict[str, Verdict] = {}
+        for id, value in measured.items():
+            verdicts[id] = claims.judge(self._claim(id), value, corrected.get(id))
+            shown = corrected[id] if verdicts[id] is Verdict.MISPRINT else value
+            self._keep("claims", id, verdicts[id], shown, notes.get(id, ""))
+        for id, why in (untestable or {}).items():
+            verdicts[id] = Verdict.UNTESTABLE
+            self._keep("claims", self._claim(id).id, Verdict.UNTESTABLE, None, why)
+        counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
+        summary = " · ".join(f"{n} {myst.badge(verdict)}" for verdict, n in counts.items() if n)
+        _show_note([f"claim-{id}" for id in verdicts], summary, summary)
+        return verdicts
+
+    def prove(self, id: str, shown: bool, how: str) -> None:
+        """Record that this cell proves an erratum, `how` in one sentence.
+
+        Raises
+        ------
+        LedgerError
+            If `shown` is false: then the ledger calls something an error that is none.
+        """
+        erratum = self._erratum(id)
+        if not shown:
+            raise LedgerError(f"erratum {id} is not confirmed: {how}")
+        self._keep("errata", id, "proved", None, how)
+        text = (
+            f'<span class="ba-badge ba-erratum">✎ erratum</span> Printed: {erratum.printed} '
+            f"Correct: {erratum.correct} {how}"
+        )
+        _show_note(f"erratum-{id}", text, f"erratum {id}: {how}")
+
+    def text(self, id: str) -> Claim:
+        """Return the claim `id` as the ledger has it."""
+        return self._claim(id)
+
+    def _claim(self, id: str) -> Claim:
+        for source in self._sources.values():
+            if id in source.claims:
+                return source.claims[id]
+        raise LedgerError(f"no claim {id!r} in {', '.join(self._sources) or 'any source declared'}")
+
+    def _erratum(self, id: str) -> Erratum:
+        for source in self._sources.values():
+            if id in source.errata:
+                return source.errata[id]
+        raise LedgerError(
+            f"no erratum {id!r} in {', '.join(self._sources) or 'any source declared'}"
+        )
+
+    def _keep(self, kind: str, id: str, verdict: str, measured: Measured | None, note: str) -> None:
+        if id in self._found[kind]:
+            raise LedgerError(f"{id} is checked twice")
+        self._found[kind][id] = {
+            "verdict": str(verdict),
+            "measured": claims.measured_text(measured),
+            "note": note,
+        }
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(self._found, indent=2, ensure_ascii=False) + "\n")
+
+
+def _text(value: object, format: Format) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
+    return format.format(value) if isinstance(format, str) else format(value)
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _show_note(ids: str | Sequence[str], text: str, plain: str) -> None:
+    targets = [ids] if isinstance(ids, str) else ids
+    _show(myst.anchors(targets) + myst.note(text, "ba-verdict"), f"<p>{text}</p>", plain)
+
+
+def _show(page: str, notebook: str, plain: str) -> None:
+    """Display one output that the book shows as MyST `page` and Jupyter as HTML."""
+    output = {myst.MIME: page, "text/html": notebook, "text/plain": plain}
+    display(output, raw=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,185 @@
+"""What there is to do: the chapters, what each depends on, and why one is stale."""
+
+import ast
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from beyond_adam import dependencies, project
+from beyond_adam.experiments import store
+
+Key = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A committed chapter, read but not run."""
+
+    slug: str
+    file: Path
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """The notebook as its JSON has it."""
+        return cast(dict[str, Any], json.loads(self.file.read_text()))
+
+    @functools.cached_property
+    def code(self) -> list[str]:
+        """The source of every code cell, in order."""
+        return [
+            "".join(cell["source"]) for cell in self.content["cells"] if cell["cell_type"] == "code"
+        ]
+
+    @functools.cached_property
+    def _python(self) -> str:
+        """All code as one Python text, without the lines that only IPython understands."""
+        lines = "\n".join(self.code).splitlines()
+        return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+    @functools.cached_property
+    def modules(self) -> set[str]:
+        """The modules of this package that the code imports itself."""
+        return dependencies.imported_modules(self._python)
+
+    @functools.cached_property
+    def sources(self) -> list[str]:
+        """The source works the chapter declares, ``Chapter(…, sources=[…])``."""
+        for node in ast.walk(ast.parse(self._python)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Chapter"):
+                for keyword in node.keywords:
+                    if keyword.arg == "sources":
+                        return list(ast.literal_eval(keyword.value))
+        return []
+
+    @functools.cached_property
+    def experiments(self) -> dict[str, str]:
+        """The experiments whose records the chapter loads: record name to module."""
+        return {
+            name: module for module in sorted(self.modules) if (name := experiment_name(module))
+        }
+
+    def key(self, profile: str) -> Key:
+        """Return everything the outcome of a run depends on, with hashes.
+
+        Prose is not among it: a changed text needs a new page, not a new run.
+        """
+        root = project.root()
+        data = [f"data/ledger/{source}.yml" for source in self.sources]
+        return {
+            "parameters": f"profile={profile}",
+            "code": dependencies.digest("\0".join(self.code)),
+            **{f"module {name}": sha for name, sha in dependencies.closure(self.modules).items()},
+            **{file: _file_digest(root / file) for file in ["requirements.lock", *data]},
+        }
+
+
+def _file_digest(file: Path) -> str:
+    return dependencies.digest(file.read_bytes()) if file.is_file() else "missing"
+
+
+@functools.cache
+def experiment_name(module: str) -> str | None:
+    """Return the ``NAME`` that `module` declares if it is an experiment, else None."""
+    file = dependencies.module_file(module)
+    if file is None or not module.startswith("beyond_adam.experiments."):
+        return None
+    for node in ast.parse(file.read_text()).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="NAME")], value=value)
+                | ast.AnnAssign(target=ast.Name(id="NAME"), value=ast.expr() as value)
+            ):
+                return str(ast.literal_eval(value))
+    return None
+
+
+def toc_files() -> list[str]:
+    """Return every page of ``_toc.yml`` in reading order, without endings."""
+
+    def walk(node: object) -> list[str]:
+        if isinstance(node, dict):
+            own = [str(node[key]) for key in ("root", "file") if key in node]
+            return own + [page for value in node.values() for page in walk(value)]
+        if isinstance(node, list):
+            return [page for item in node for page in walk(item)]
+        return []
+
+    return walk(yaml.safe_load((project.root() / "_toc.yml").read_text()))
+
+
+def notebooks() -> dict[str, Notebook]:
+    """Return the chapters of the book in the order of the table of contents."""
+    files = [project.root() / f"{page}.ipynb" for page in toc_files()]
+    return {file.stem: Notebook(file.stem, file) for file in files if file.is_file()}
+
+
+def experiments() -> dict[str, str]:
+    """Return every experiment that a chapter uses: record name to module."""
+    return {n: m for notebook in notebooks().values() for n, m in notebook.experiments.items()}
+
+
+def executed(slug: str, profile: str) -> Path:
+    """Return where the executed copy of a chapter lies; its key is beside it."""
+    return project.build() / "executed" / profile / f"{slug}.ipynb"
+
+
+def products(slug: str, profile: str) -> Path:
+    """Return where a run of a chapter leaves its figures, tables and verdicts."""
+    return project.build() / "products" / profile / slug
+
+
+def book_key(profile: str) -> Key:
+    """Return everything the pages depend on: every run, and all prose and configuration."""
+    root = project.root()
+    pages = [root / f"{page}{end}" for page in toc_files() for end in (".ipynb", ".md")]
+    files = [*pages, root / "_toc.yml", root / "_config.yml", *sorted(root.glob("chapters/*.bib"))]
+    files += sorted(root.glob("data/ledger/*.yml"))
+    files += sorted(file for file in Path(__file__).parent.rglob("*") if file.suffix != ".pyc")
+    runs = {
+        f"chapter {slug}": dependencies.digest(json.dumps(notebook.key(profile)))
+        for slug, notebook in notebooks().items()
+    }
+    return runs | {
+        str(file.relative_to(root) if file.is_relative_to(root) else file.name): _file_digest(file)
+        for file in files
+        if file.is_file()
+    }
+
+
+def read_key(file: Path) -> Key | None:
+    """Return a key that was kept as JSON, or None if there is none that can be read."""
+    try:
+        return cast(Key, json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def reasons(profile: str) -> list[str]:
+    """Say what has to be done and why, a line each; empty if everything is up to date."""
+    jobs = [
+        (f"record {name}", store.key(module, profile), _record_key(name, profile))
+        for name, module in experiments().items()
+    ]
+    jobs += [
+        (f"chapter {slug}", nb.key(profile), read_key(executed(slug, profile).with_suffix(".json")))
+        for slug, nb in notebooks().items()
+    ]
+    jobs.append(("book", book_key(profile), read_key(project.build() / "book.json")))
+    lines = []
+    for job, now, before in jobs:
+        if before is None:
+            lines.append(f"{job}: not there yet")
+        elif before != now:
+            differences = dependencies.changed(before, now)
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            lines.append(f"{job}: {', '.join(differences[:3])}{more}")
+    return lines
+
+
+def _record_key(name: str, profile: str) -> Key | None:
+    record = store.described(name, profile)
+    return record["key"] if record else None

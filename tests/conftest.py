@@ -1,0 +1,117 @@
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+PARAMETERS = 'profile = "quick"'
+SETUP = """\
+import pandas as pd, matplotlib.pyplot as plt
+from beyond_adam.publishing import Chapter
+chapter = Chapter("{slug}", profile=profile, sources=["toy"])
+"""
+FIGURE = """\
+fig, ax = plt.subplots()
+data = pd.DataFrame({"x": [0, 1, 2], "y": [0.0, 1.0, {top}]})
+ax.plot(data["x"], data["y"])
+chapter.figure(fig, "fig-toy-line", caption="A line, $y(x)$.", data=data,
+               alt="A line that rises from the origin and ends at two.")
+"""
+TABLE = 'chapter.table(data, "tab-toy-points", caption="Its points.", formats={"y": "{:.1f}"})'
+CLAIM = 'chapter.claims.check("toy-top", {top})\nchapter.glue("top", {top}, "{:.1f}")'
+PROOF = 'chapter.claims.prove("toy-e01", shown=True, how="The line ends elsewhere.")'
+
+LEDGER = {
+    "source": "toy",
+    "title": "A toy",
+    "authors": "Nobody",
+    "cite": "toy",
+    "claims": [
+        {
+            "id": "toy-top",
+            "where": "page 1",
+            "statement": "The line ends at two.",
+            "published": "2.00",
+            "measure": "Draw it.",
+            "criterion": {"kind": "value", "tolerance": 0.1},
+            "reason": "Width of the pen.",
+            "chapter": "toy",
+        }
+    ],
+    "errata": [
+        {
+            "id": "toy-e01",
+            "where": "page 2",
+            "printed": "3",
+            "correct": "2",
+            "why": "It ends at two.",
+            "chapter": "toy",
+        }
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Book:
+    """A whole book with one chapter, small enough to be built in a test."""
+
+    root: Path
+
+    def write_chapter(
+        self, *extra: str, top: str = "2.0", prose: str = "See {numref}`fig-toy-line`"
+    ):
+        new = nbformat.v4
+        code = [FIGURE.replace("{top}", top), TABLE, CLAIM.replace("{top}", top), PROOF, *extra]
+        cells = [
+            new.new_markdown_cell("# Toy"),
+            new.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+            new.new_code_cell(SETUP.replace("{slug}", "toy")),
+            *(new.new_code_cell(source) for source in code),
+            new.new_markdown_cell(prose + " and {glue:text}`top`."),
+        ]
+        for number, cell in enumerate(cells):
+            cell["id"] = f"cell-{number}"
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, self.root / "chapters" / "toy.ipynb")
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "beyond_adam.workflow", *arguments],
+            env=os.environ | {"BEYOND_ADAM_ROOT": str(self.root)} | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    @property
+    def out(self) -> Path:
+        return self.root / "_build"
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    root = tmp_path / "toy-book"
+    (root / "chapters").mkdir(parents=True)
+    (root / "data" / "ledger").mkdir(parents=True)
+    (root / "data" / "ledger" / "toy.yml").write_text(yaml.safe_dump(LEDGER))
+    (root / "requirements.lock").write_text("numpy==0\n")
+    config = (Path(__file__).parents[1] / "_config.yml").read_text()
+    (root / "_config.yml").write_text(config)
+    pages = ["reproduction-report", "errata", "figures-and-tables", "references"]
+    parts = [
+        {"numbered": True, "chapters": [{"file": "chapters/toy"}]},
+        {"chapters": [{"file": page} for page in pages]},
+    ]
+    toc = {"format": "jb-book", "root": "index", "parts": parts}
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (root / "index.md").write_text("# A toy book\n")
+    (root / "references.md").write_text("# References\n\n```{bibliography}\n```\n")
+    bib = "@misc{toy, title = {A toy}, author = {Nobody, N.}, year = {2000}}\n"
+    (root / "chapters" / "references.bib").write_text(bib)
+    toy = Book(root)
+    toy.write_chapter()
+    return toy
