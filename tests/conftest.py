@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -79,9 +80,12 @@ class Book:
         notebook = new.new_notebook(cells=cells, metadata={"kernelspec": kernel})
         nbformat.write(notebook, self.root / "chapters" / "toy.ipynb")
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.python("-m", "beyond_adam.workflow", *arguments)
+
+    def python(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "beyond_adam.workflow", *arguments],
+            [sys.executable, *arguments],
             env=os.environ | {"BEYOND_ADAM_ROOT": str(self.root)} | environment,
             capture_output=True,
             text=True,
@@ -92,9 +96,7 @@ class Book:
         return self.root / "_build"
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Book:
-    root = tmp_path / "toy-book"
+def write_book(root: Path) -> Book:
     (root / "chapters").mkdir(parents=True)
     (root / "data" / "ledger").mkdir(parents=True)
     (root / "data" / "ledger" / "toy.yml").write_text(yaml.safe_dump(LEDGER))
@@ -115,3 +117,20 @@ def book(tmp_path: Path) -> Book:
     toy = Book(root)
     toy.write_chapter()
     return toy
+
+
+@pytest.fixture(scope="session")
+def first_build(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Book, subprocess.CompletedProcess[str]]:
+    """Build the toy book once; what that said is kept with it."""
+    toy = write_book(tmp_path_factory.mktemp("first") / "toy-book")
+    return toy, toy.run("build")
+
+
+@pytest.fixture
+def book(first_build, tmp_path: Path) -> Book:
+    """Return a copy of the toy book, built, to change and build again."""
+    root = tmp_path / "toy-book"
+    shutil.copytree(first_build[0].root, root)
+    return Book(root)

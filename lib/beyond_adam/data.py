@@ -1,6 +1,5 @@
 """Data sets that need no download."""
 
-import functools
 import hashlib
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """The handwritten digits that come with scikit-learn; all arrays are read-only.
+    """The handwritten digits that come with scikit-learn.
 
     They are the test part of the optical recognition set of the UCI repository (Alpaydin & Kaynak,
     1998), by 13 writers.
@@ -34,7 +33,6 @@ class Digits:
     fingerprint: str
 
 
-@functools.cache
 def digits() -> Digits:
     """Return the digits with their split.
 
@@ -54,8 +52,6 @@ def digits() -> Digits:
     # NumPy promises the raw stream of a bit generator for ever, that of a shuffle only within a
     # version: the split is the order of raw numbers.
     order = np.argsort(np.random.PCG64(0).random_raw(len(labels)))
-    train, test = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
-    for array in (images, labels, train, test):
-        array.setflags(write=False)
+    train, test = np.split(order, [len(order) * 4 // 5])
     content = images.tobytes() + labels.astype("<i8").tobytes()
     return Digits(images, labels, train, test, hashlib.sha256(content).hexdigest())

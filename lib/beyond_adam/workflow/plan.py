@@ -134,20 +134,20 @@ def products(slug: str, profile: str) -> Path:
 
 def book_key(profile: str) -> Key:
     """Return everything the pages depend on: every run, and all prose and configuration."""
-    root = project.root()
+    root, package = project.root(), Path(__file__).parents[1]
     pages = [root / f"{page}{end}" for page in toc_files() for end in (".ipynb", ".md")]
     files = [*pages, root / "_toc.yml", root / "_config.yml", *sorted(root.glob("chapters/*.bib"))]
     files += sorted(root.glob("data/ledger/*.yml"))
-    files += sorted(file for file in Path(__file__).parent.rglob("*") if file.suffix != ".pyc")
+    own = [file for file in sorted(package.glob("workflow/**/*")) if file.suffix != ".pyc"]
     runs = {
         f"chapter {slug}": dependencies.digest(json.dumps(notebook.key(profile)))
         for slug, notebook in notebooks().items()
     }
-    return runs | {
-        str(file.relative_to(root) if file.is_relative_to(root) else file.name): _file_digest(file)
-        for file in files
-        if file.is_file()
-    }
+    return (
+        runs
+        | {str(file.relative_to(root)): _file_digest(file) for file in files if file.is_file()}
+        | {str(file.relative_to(package)): _file_digest(file) for file in own if file.is_file()}
+    )
 
 
 def read_key(file: Path) -> Key | None:

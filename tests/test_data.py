@@ -1,0 +1,47 @@
+import hashlib
+import sys
+
+import numpy as np
+import pytest
+
+from beyond_adam.data import digits
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    data, bunch = digits(), load_digits()
+    assert data.images.dtype == np.uint8
+    assert data.labels.dtype == np.int64
+    np.testing.assert_array_equal(data.images, bunch.images)
+    np.testing.assert_array_equal(data.labels, bunch.target)
+    assert data.images.shape == (1797, 8, 8)
+    assert data.images.max() == 16
+
+
+def test_the_fingerprint_is_that_of_the_content():
+    data = digits()
+    content = data.images.tobytes() + data.labels.astype("<i8").tobytes()
+    assert data.fingerprint == hashlib.sha256(content).hexdigest()
+    # The content known when the book was written.
+    assert data.fingerprint == "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
+
+
+def test_the_split_is_fixed_complete_and_has_every_digit():
+    data = digits()
+    assert (len(data.train), len(data.test)) == (1437, 360)
+    np.testing.assert_array_equal(np.sort(np.concatenate([data.train, data.test])), range(1797))
+    assert np.bincount(data.labels[data.test], minlength=10).min() == 27
+    assert data.train[:5].tolist() == [855, 921, 269, 1185, 11]
+    assert data.test[:5].tolist() == [1303, 307, 4, 244, 929]
+
+
+def test_every_call_returns_arrays_of_its_own():
+    digits().images[:] = 0
+    assert digits().images.max() == 16
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r'pip install "beyond-adam\[book\]"'):
+        digits()
