@@ -4,8 +4,8 @@ A `Landscape` is a function ℝ² → ℝ that an optimizer can be watched on: i
 Hessian at any number of points at once, its global minimisers, and the window to draw it in.
 
 Besides the global minimisers listed with each landscape, Rastrigin's function has a local minimiser
-in each cell around the integers (per axis at ±0.994958645, ±1.989912241, …, ±4.974691397) and
-Ackley's has them near the integer points (on the diagonal at ±3.983067708, ±4.986180464, …);
+in each cell around the integers (per axis at ±0.994958638, ±1.989912234, …, ±4.974691391) and
+Ackley's has them near the integer points (on the diagonal at ±3.983067700, ±4.986180457, …);
 `polish` computes any of them to rounding.
 """
 

@@ -198,11 +198,11 @@ _SLIDES: Final[tuple[tuple[str, str, Point | None, tuple[_Result, ...]], ...]] =
 )
 # fmt: on
 
+_numbers = itertools.count(1)
 ROWS: Final = tuple(
-    Row(f"R{number:02d}", slide, function, title, *result)
-    for number, (slide, function, title, result) in enumerate(
-        ((*slide, result) for *slide, results in _SLIDES for result in results), start=1
-    )
+    Row(f"R{next(_numbers):02d}", slide, function, title, *result)
+    for slide, function, title, results in _SLIDES
+    for result in results
 )
 """The 37 result rows of the deck."""
 
@@ -228,7 +228,7 @@ class Evidence:
         Natural logarithm of the largest factor by which a rounding error made on the way is
         multiplied until the end.
     period
-        Smallest period, at least 2, with which the last quarter repeats itself; 0 if none.
+        Smallest period with which the last quarter repeats itself, 1 for a run at rest; 0 if none.
     stationary_x, stationary_y
         The stationary point that `observe` was given.
     distance
@@ -281,8 +281,8 @@ def observe(points: Array, growth: Array, stationary: Array) -> Evidence:
     - *converges*: from the third to the last quarter of the run the distance to `stationary` at
       least halves, or it is below `SETTLED` throughout the last quarter;
     - *cycle*: the last quarter repeats itself to `SETTLED` with a period of 2 to `LONGEST_PERIOD`;
-    - *chaotic*: within the last half, nearby runs separate by more than 1/`ROUNDING`, so that one
-      rounding error grows to the size of the orbit;
+    - *chaotic*: a rounding error made on the way grows by more than 1/`ROUNDING` until the end,
+      which makes it as large as the orbit;
     - *wanders*: none of these. The run creeps, swings or bursts, and has not settled.
 
     Parameters
@@ -313,22 +313,21 @@ def observe(points: Array, growth: Array, stationary: Array) -> Evidence:
     distances = np.abs(points - stationary).max(axis=-1)
     before, after = distances[half:quarter].max(), distances[quarter:].max()
     period = _period(points, quarter)
-    separation = growth[-1] - growth[half]
+    gain = growth[-1] - growth.min()
     behaviour: Behaviour
     if after < SETTLED or after <= before / 2:
         behaviour = "converges"
-    elif period:
+    elif period > 1:
         behaviour = "cycle"
-    elif separation > -math.log(ROUNDING):
+    elif gain > -math.log(ROUNDING):
         behaviour = "chaotic"
     else:
         behaviour = "wanders"
-    gain = growth[-1] - growth.min()
     return Evidence(
         behaviour,
         radius=float(np.abs(points[half:]).max()),
         cells=cells,
-        lyapunov=float(separation / (steps - half)),
+        lyapunov=float((growth[-1] - growth[half]) / (steps - half)),
         rounding_gain=float(gain),
         period=period,
         stationary_x=float(stationary[0]),
@@ -341,8 +340,8 @@ def observe(points: Array, growth: Array, stationary: Array) -> Evidence:
 
 
 def _period(points: Array, since: int) -> int:
-    """Return the smallest period ≥ 2 of `points` from index `since` on, or 0."""
-    for period in range(2, min(LONGEST_PERIOD, since) + 1):
+    """Return the smallest period of `points` from index `since` on, or 0."""
+    for period in range(1, min(LONGEST_PERIOD, since) + 1):
         if np.abs(points[since:] - points[since - period : -period]).max() < SETTLED:
             return period
     return 0
@@ -389,8 +388,8 @@ def tangent_growth(landscape: Landscape, rule: Rule, run: Trajectory) -> Array:
     if not isinstance(rule, Adam):
         raise TypeError(f"the step of {type(rule).__name__} is not differentiated here")
     beta1, beta2 = rule.betas
-    t = np.arange(1, len(run.points))[:, None]
-    correction1, correction2 = 1 - beta1**t, 1 - beta2**t
+    taken = np.arange(1, len(run.points))[:, None]
+    correction1, correction2 = 1 - beta1**taken, 1 - beta2**taken
     m, v = run.history["m"], run.history["v"]
     root = np.sqrt(v / correction2)
     # w ← w − η m̂ / (√v̂ + ε): its derivatives by m and by v. Where v = 0 all gradients were 0, and
@@ -411,7 +410,7 @@ def tangent_growth(landscape: Landscape, rule: Rule, run: Trajectory) -> Array:
 
 
 def nearby_minimiser(landscape: Landscape, w: npt.ArrayLike, longest: float = 0.1) -> Array:
-    """Return the local minimiser that a descending path from `w` leads to, to rounding.
+    """Return the local minimiser that a descending path from `w` leads to.
 
     Each step is Newton's with the curvatures made positive, at most `longest` long so that it
     stays in the valley, and halved until the value falls. Unlike Newton's own it cannot go to a
@@ -429,7 +428,7 @@ def nearby_minimiser(landscape: Landscape, w: npt.ArrayLike, longest: float = 0.
     Returns
     -------
     ndarray
-        The minimiser, shape (2,).
+        The minimiser to about 1e-12, shape (2,).
     """
     point = np.array(w, dtype=np.float64)
     while True:
@@ -442,7 +441,7 @@ def nearby_minimiser(landscape: Landscape, w: npt.ArrayLike, longest: float = 0.
         value = landscape.value(point)
         while landscape.value(point - move) >= value:
             move /= 2
-            if np.array_equal(point - move, point):
+            if np.abs(move).max() < 1e-12:
                 return point
         point = point - move
 
@@ -459,3 +458,144 @@ def exact_run(setting: Setting) -> tuple[Trajectory, Evidence]:
         return run, observe(run.points, np.full(len(run.points), np.nan), nothing)
     growth = tangent_growth(landscape, rule, run)
     return run, observe(run.points, growth, nearby_minimiser(landscape, run.points[-1]))
+
+
+HOPPING_RATES: Final = (1e-3, 2e-3, 4e-3, 5e-3, 6e-3, 8e-3, 1e-2, 1.1e-2, 1.2e-2, 1.5e-2, 2e-2)
+"""Learning rates from below to above Rastrigin's stability limit 2/f″(0) ≈ 5.04e-3."""
+
+
+def hopping(lr: float, steps: int) -> dict[str, float]:
+    """Say how gradient descent on Rastrigin moves between cells, by the deck's convention.
+
+    Parameters
+    ----------
+    lr
+        Learning rate; the start is (−1, −1), as in the deck.
+    steps
+        Number of updates.
+
+    Returns
+    -------
+    dict
+        ``lr``; ``cell_changes``, the share of steps into another cell around an integer point;
+        ``cells``, how many are visited; ``radius``, the largest |coordinate|; ``longest_step`` of a
+        coordinate; ``median_value`` of the textbook function after each step; ``low_share``, the
+        share of steps that end below a value of 1.
+    """
+    setting = Setting("rastrigin", "GD", lr, (-1.0, -1.0))
+    points = np.array([setting.start, *itertools.islice(iterates(setting), steps)])
+    cells, values = np.round(points), RASTRIGIN.value(points[1:])
+    return {
+        "lr": lr,
+        "cell_changes": float((np.diff(cells, axis=0) != 0).any(axis=-1).mean()),
+        "cells": len(np.unique(cells, axis=0)),
+        "radius": float(np.abs(points).max()),
+        "longest_step": float(np.abs(np.diff(points, axis=0)).max()),
+        "median_value": float(np.median(values)),
+        "low_share": float((values < 1).mean()),
+    }
+
+
+def shown_steps(steps: int, dense: int = 200, sparse: int = 200) -> npt.NDArray[np.int64]:
+    """Return the steps to keep for drawing: the first `dense`, then about `sparse` log-spaced."""
+    if steps <= dense:
+        return np.arange(steps + 1)
+    late = np.geomspace(dense, steps, sparse).round().astype(np.int64)
+    return np.union1d(np.arange(dense), late)
+
+
+def run(profile: str) -> dict[str, pd.DataFrame]:
+    """Compute every row of the deck.
+
+    Parameters
+    ----------
+    profile
+        At "smoke" the runs with the exact gradient and those of `hopping` take 1000 steps; at
+        "quick" and "paper" the deck's 10 000. The deck's convention always takes the latter.
+
+    Returns
+    -------
+    dict of DataFrame
+        ``rows``: one line per row and reading (see `Row.readings`), with the final points of the
+        exact run (``exact_x``, ``exact_y``) and of the deck's convention (``deck_x``, ``deck_y``),
+        whether the latter has the printed digits, the exact run's behaviour, and its name ``run``.
+        Where the start is unknown the results are nan and ``run`` and ``behaviour`` are empty.
+
+        ``behaviour``: the `Evidence` of each distinct exact run.
+
+        ``trajectories``: the finite points of each distinct exact run at `shown_steps`.
+
+        ``hopping``: see `hopping`; one line per learning rate.
+
+    Raises
+    ------
+    ValueError
+        If the profile is unknown.
+    """
+    steps = 1_000 if project.check_profile(profile) == "smoke" else STEPS
+    runs: dict[Setting, tuple[str, Array, Evidence]] = {}
+    rows, trajectories = [], []
+    for row in ROWS:
+        for reading, setting in row.readings():
+            if setting not in runs:
+                name = row.id if reading == "used" else f"{row.id} {reading}"
+                exact, evidence = exact_run(dataclasses.replace(setting, steps=steps))
+                runs[setting] = name, exact.points, evidence
+                trajectories.append(_trajectory(name, exact.points))
+            name, points, evidence = runs[setting]
+            deck = outcome(setting)
+            rows.append(
+                _line(row, reading, setting.start, setting.betas)
+                | {"exact_x": points[-1, 0], "exact_y": points[-1, 1]}
+                | {"deck_x": deck[0], "deck_y": deck[1]}
+                | {"digits_match": digits_match(deck, row.printed)}
+                | {"behaviour": evidence.behaviour, "run": name}
+                | {"machine_dependent": evidence.machine_dependent}
+            )
+        if row.start is None:
+            nothing = dict.fromkeys(("exact_x", "exact_y", "deck_x", "deck_y"), math.nan)
+            unknown = {
+                "digits_match": False,
+                "behaviour": "",
+                "run": "",
+                "machine_dependent": False,
+            }
+            rows.append(_line(row, "used", None, row.betas) | nothing | unknown)
+    behaviour = [{"run": name} | dataclasses.asdict(seen) for name, _, seen in runs.values()]
+    return {
+        "rows": pd.DataFrame(rows).assign(libm_matches=libm_matches()),
+        "behaviour": pd.DataFrame(behaviour),
+        "trajectories": pd.concat(trajectories, ignore_index=True),
+        "hopping": pd.DataFrame([hopping(lr, steps) for lr in HOPPING_RATES]),
+    }
+
+
+def _line(row: Row, reading: str, start: Point | None, betas: Betas | None) -> dict[str, object]:
+    """Return what the table ``rows`` says of a row before it is computed."""
+    columns: dict[str, object] = {
+        "id": row.id,
+        "reading": reading,
+        "slide": row.slide,
+        "function": row.function,
+        "method": row.method,
+        "lr": row.lr,
+        "eps": row.eps,
+        "steps": row.steps,
+        "judged": row.judged,
+        "printed_x": row.printed[0],
+        "printed_y": row.printed[1],
+    }
+    nothing = (math.nan, math.nan)
+    columns |= zip(("beta1_printed", "beta2_printed"), row.betas or nothing, strict=True)
+    columns |= zip(("beta1", "beta2"), betas or nothing, strict=True)
+    columns |= zip(("title_x", "title_y"), row.title_start or nothing, strict=True)
+    columns |= zip(("table_x", "table_y"), row.table_start, strict=True)
+    columns |= zip(("start_x", "start_y"), start or nothing, strict=True)
+    return columns
+
+
+def _trajectory(name: str, points: Array) -> pd.DataFrame:
+    """Return the finite points of a run at the steps to draw."""
+    kept = shown_steps(len(points) - 1)
+    kept = kept[np.isfinite(points[kept]).all(axis=-1)]
+    return pd.DataFrame({"run": name, "step": kept, "x": points[kept, 0], "y": points[kept, 1]})

@@ -103,7 +103,7 @@ def objective(name: str, convention: Convention = DECK) -> Function:
     cos, exp, sqrt, pi, e = math.cos, math.exp, math.sqrt, math.pi, math.e
 
     def power(x: float) -> float:
-        return x**2  # type: ignore[no-any-return]
+        return x**2
 
     def product(x: float) -> float:
         return x * x
@@ -121,11 +121,7 @@ def objective(name: str, convention: Convention = DECK) -> Function:
         return square(1 - x) + 100 * b * b
 
     def rastrigin(x: float, y: float) -> float:
-        return (
-            constant
-            + (square(x) - 10 * cos(2 * pi * x))
-            + (square(y) - 10 * cos(2 * pi * y))
-        )
+        return constant + (square(x) - 10 * cos(2 * pi * x)) + (square(y) - 10 * cos(2 * pi * y))
 
     def ackley(x: float, y: float) -> float:
         cone = -20 * exp(-0.2 * sqrt(0.5 * (square(x) + square(y))))

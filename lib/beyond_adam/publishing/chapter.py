@@ -286,15 +286,24 @@ class Claims:
         LedgerError
             If `shown` is false: then the ledger calls something an error that is none.
         """
-        erratum = self._erratum(id)
-        if not shown:
-            raise LedgerError(f"erratum {id} is not confirmed: {how}")
-        self._keep("errata", id, "proved", None, how)
-        text = (
-            f'<span class="ba-badge ba-erratum">✎ erratum</span> Printed: {erratum.printed} '
-            f"Correct: {erratum.correct} {how}"
-        )
-        _show_note(f"erratum-{id}", text, f"erratum {id}: {how}")
+        self.prove_all({id: (shown, how)})
+
+    def prove_all(self, proofs: Mapping[str, tuple[bool, str]]) -> None:
+        """Prove many errata at once: for each whether it is shown, and how; see `prove`."""
+        pages, plain = [], []
+        for id, (shown, how) in proofs.items():
+            erratum = self._erratum(id)
+            if not shown:
+                raise LedgerError(f"erratum {id} is not confirmed: {how}")
+            self._keep("errata", id, "proved", None, how)
+            text = (
+                f'<span class="ba-badge ba-erratum">✎ erratum</span> {erratum.printed} '
+                f"**Correct:** {erratum.correct} **Shown:** {how}"
+            )
+            pages.append(myst.anchors([f"erratum-{id}"]) + myst.note(text, "ba-verdict"))
+            plain.append(f"{id}: {how}")
+        notebook = "".join(f"<p>{html.escape(line)}</p>" for line in plain)
+        _show("\n".join(pages), notebook, "\n".join(plain))
 
     def text(self, id: str) -> Claim:
         """Return the claim `id` as the ledger has it."""

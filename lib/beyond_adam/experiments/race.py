@@ -1,0 +1,46 @@
+"""Seven optimizers on Rosenbrock's valley, the learning rate of each tuned alike.
+
+Every rule gets the same budget: the same `RATES`, one run each. The rate that ends lowest after
+`STEPS` steps races.
+"""
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from beyond_adam.landscapes import ROSENBROCK
+from beyond_adam.reference import RULES, descend
+
+NAME: Final = "race"
+
+START: Final = (-1.5, 2.0)
+STEPS: Final = {"smoke": 50, "quick": 1000, "paper": 1000}
+
+#: Four a decade, from far too small to far too large for any of the rules.
+RATES: Final = tuple(np.logspace(-4, 0.5, 19))
+
+
+def run(profile: str) -> dict[str, pd.DataFrame]:
+    """Tune, then race.
+
+    Returns
+    -------
+    dict
+        ``tuning``: rule, lr, f at the end (inf where the run diverged); ``paths``: rule, lr, step,
+        x, y of the best run of each.
+    """
+    steps = STEPS[profile]
+    tuning, paths = [], []
+    for name, rule in RULES.items():
+        ends, points = [], []
+        for lr in RATES:
+            points.append(descend(rule(lr=lr), ROSENBROCK.gradient, START, steps).points)
+            f = float(ROSENBROCK.value(points[-1][-1]))
+            ends.append(f if np.isfinite(f) else np.inf)
+        best = int(np.argmin(ends))
+        x, y = points[best].T
+        step = np.arange(steps + 1)
+        tuning.append(pd.DataFrame({"rule": name, "lr": RATES, "f": ends}))
+        paths.append(pd.DataFrame({"rule": name, "lr": RATES[best], "step": step, "x": x, "y": y}))
+    return {"tuning": pd.concat(tuning), "paths": pd.concat(paths)}
