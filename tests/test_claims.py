@@ -123,6 +123,7 @@ def test_a_sound_source_is_read(tmp_path):
     [
         {"criterion": {"kind": "vibes"}},
         {"criterion": {"kind": "value", "radius": 1}},
+        {"criterion": {"kind": "value", "tolerance": "5e-5"}},
         {"criterion": None},
         {"untestable": "no start is given"},
         {"published": None},

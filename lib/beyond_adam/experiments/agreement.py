@@ -46,7 +46,7 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
             for model, optimizer in pairs:
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(model(pixels), labels)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 losses.append(loss.item())
             difference = max(difference, _difference(ours, theirs))

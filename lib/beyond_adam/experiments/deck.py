@@ -293,7 +293,12 @@ def observe(points: Array, growth: Array, stationary: Array) -> Evidence:
         Logarithm of the size that a small displacement of the start has grown to after each step,
         shape (T + 1,); see `tangent_growth`. Not used for a run that overflows.
     stationary
-        Point that the run may approach, shape (2,).
+        Point that the run may approach, shape (2,). Not used for a run that overflows.
+
+    Returns
+    -------
+    Evidence
+        The behaviour, and what it was read off.
 
     Raises
     ------
@@ -447,7 +452,10 @@ def nearby_minimiser(landscape: Landscape, w: npt.ArrayLike, longest: float = 0.
 
 
 def exact_run(setting: Setting) -> tuple[Trajectory, Evidence]:
-    """Return the run of a setting with the exact gradient, and what it shows."""
+    """Return the run of a setting with the exact gradient, and what it shows.
+
+    The point that the run may approach is the `nearby_minimiser` of its last point.
+    """
     landscape = LANDSCAPES[setting.function]
     rule: GradientDescent | Adam = GradientDescent(setting.lr)
     if setting.betas is not None:
@@ -519,7 +527,9 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         ``rows``: one line per row and reading (see `Row.readings`), with the final points of the
         exact run (``exact_x``, ``exact_y``) and of the deck's convention (``deck_x``, ``deck_y``),
         whether the latter has the printed digits, the exact run's behaviour, and its name ``run``.
-        Where the start is unknown the results are nan and ``run`` and ``behaviour`` are empty.
+        Where the start is unknown the results are nan, ``run`` and ``behaviour`` are empty and
+        ``digits_match`` is False. ``libm_matches`` (the same in every line) says whether this
+        platform rounds like the one on which the digits were matched.
 
         ``behaviour``: the `Evidence` of each distinct exact run.
 

@@ -23,24 +23,24 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Point = tuple[float, float]
 Function = Callable[[float, float], float]
 Gradient = Callable[[float, float], Point]
 Method = Literal["GD", "Adam"]
+Difference = Literal["central", "forward", "backward"]
+Square = Literal["pow", "product"]
 Epsilon = Literal["outside root", "inside root", "uncorrected root"]
 
 STEPS: Final = 10_000
 """Updates in every run of the deck."""
 
-METHODS: Final = ("GD", "Adam")
-
 EPS: Final = 1e-7
 """Adam's ε in every run of the deck."""
 
 REFERENCE_LIBM: Final = "e4fbe0a25c44"
-"""`libm_fingerprint` of the platform on which the digits were matched: glibc 2.36, x86-64 with FMA."""
+"""`libm_fingerprint` where the digits were matched: glibc 2.36 on x86-64 with FMA."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Convention:
     rastrigin_constant
         Additive constant of Rastrigin's function.
     square
-        ``"pow"`` for ``x**2``, ``"product"`` for ``x * x``.
+        How the test functions square: ``"pow"`` for ``x**2``, ``"product"`` for ``x * x``.
     factor_first
         Evaluate Rosenbrock's second term as ``(100·b)·b`` in place of ``100·b²``.
     constant_first
@@ -66,16 +66,29 @@ class Convention:
         root of the uncorrected moment (the "ε-hat" of Kingma and Ba, section 2).
     bias_correction
         Whether Adam corrects its moments for their start at zero.
+
+    Raises
+    ------
+    ValueError
+        If `h` is not positive, or a choice is none of those its type lists.
     """
 
     h: float = math.sqrt(2e-16)
-    difference: Literal["central", "forward", "backward"] = "central"
+    difference: Difference = "central"
     rastrigin_constant: float = 100.0
-    square: Literal["pow", "product"] = "pow"
+    square: Square = "pow"
     factor_first: bool = False
     constant_first: bool = False
     epsilon: Epsilon = "outside root"
     bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.h > 0:
+            raise ValueError(f"h must be positive, not {self.h}")
+        for name, choices in (("difference", Difference), ("square", Square), ("epsilon", Epsilon)):
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}, not {value!r}")
 
 
 DECK: Final = Convention()
@@ -221,6 +234,11 @@ class Setting:
         Adam's ε; without effect for gradient descent.
     steps
         Number of updates, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, its betas are missing or too many, or `steps` is below 1.
     """
 
     function: str
@@ -232,8 +250,8 @@ class Setting:
     steps: int = STEPS
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, not {self.method!r}")
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be one of {get_args(Method)}, not {self.method!r}")
         if (self.betas is None) == (self.method == "Adam"):
             raise ValueError(f"Adam needs betas, GD has none; got {self.method} with {self.betas}")
         if self.steps < 1:
@@ -273,8 +291,8 @@ def libm_fingerprint() -> str:
     """Return a short SHA-256 of how this platform rounds ``cos``, ``exp`` and ``pow``.
 
     The arguments cover what the deck's functions evaluate: cosines up to ten periods from zero,
-    exponentials of [−3, 1], squares, and the powers β^t of the bias corrections. Libraries that
-    round a few results in a million differently show up within these 4 · 2¹³ values.
+    exponentials of [−3, 1], squares, and the powers β^t of the bias corrections. They are enough to
+    tell the reference library from one that always rounds correctly by some thirty values.
     """
     digest = hashlib.sha256()
     for i in range(2**13):

@@ -43,4 +43,5 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         step = np.arange(steps + 1)
         tuning.append(pd.DataFrame({"rule": name, "lr": RATES, "f": ends}))
         paths.append(pd.DataFrame({"rule": name, "lr": RATES[best], "step": step, "x": x, "y": y}))
-    return {"tuning": pd.concat(tuning), "paths": pd.concat(paths)}
+    tables = {"tuning": tuning, "paths": paths}
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}

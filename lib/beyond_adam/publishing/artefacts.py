@@ -75,15 +75,18 @@ def _sha256(file: Path) -> str:
 
 def draw(figure: Figure, stem: Path) -> list[Path]:
     """Save a figure as SVG, PDF and PNG (300 dpi), free of dates and random ids."""
-    undated: Mapping[str, dict[str, None]] = {
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None, "ModDate": None},
-        "png": {"Software": None},
+    # The SVG goes into the page: its few rasterized parts need no more than a screen shows.
+    undated: Mapping[tuple[str, int], dict[str, None]] = {
+        ("svg", 120): {"Date": None},
+        ("pdf", 300): {"CreationDate": None, "ModDate": None},
+        ("png", 300): {"Software": None},
     }
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # laid out once, not anew for every file
     files = []
     with mpl.rc_context({"svg.hashsalt": stem.name}):
-        for ending, metadata in undated.items():
+        for (ending, dpi), metadata in undated.items():
             file = stem.with_name(f"{stem.name}.{ending}")
-            figure.savefig(file, dpi=300, metadata=metadata)
+            figure.savefig(file, dpi=dpi, metadata=metadata)
             files.append(file)
     return files

@@ -144,14 +144,16 @@ class Chapter:
     ) -> None:
         """Publish a table: numbered in the book, and as CSV with a passport.
 
-        The CSV holds every column of `frame` as it is; the page shows the columns of `headers` (all
-        by default), each under its heading and written by its format (``"{:.3g}"`` or a function).
-        The other parameters are those of `figure`; the id starts with ``tab-``.
+        The page shows the columns of `headers` (all by default), each under its heading and written
+        by its format (``"{:.3g}"`` or a function). The CSV holds every column of `frame` as it is,
+        but for those named ``…_cell``: they are MyST text for the page. The other parameters are
+        those of `figure`; the id starts with ``tab-``.
         """
+        data = frame[[column for column in frame.columns if not column.endswith("_cell")]]
         passport = self._passport(
-            "tab", id, caption, "", frame, seeds, dataset, parameters, tolerance, volatile
+            "tab", id, caption, "", data, seeds, dataset, parameters, tolerance, volatile
         )
-        passport.write(self._folder("tables"), frame)
+        passport.write(self._folder("tables"), data)
         headers = headers or {str(column): str(column) for column in frame.columns}
         formats = formats or {}
         shown = [

@@ -211,6 +211,9 @@ def _claim(entry: dict[str, Any], source: str) -> Claim:
             claim.published and all(map(_NUMBER.fullmatch, claim.published))
         ):
             raise LedgerError(f"claim {claim.id}: a criterion on a value needs published numbers")
+        text = [name for name in given - {"expected"} if isinstance(claim.criterion[name], str)]
+        if text:  # YAML reads 5e-5 as text; 5.0e-5 is a number
+            raise LedgerError(f"claim {claim.id}: {text[0]} is not a number: {claim.criterion}")
         if kind == "behaviour" and claim.criterion["expected"] not in _BEHAVIOURS:
             raise LedgerError(f"claim {claim.id}: behaviour is not one of {sorted(_BEHAVIOURS)}")
     return claim

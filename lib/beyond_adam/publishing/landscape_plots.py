@@ -88,7 +88,7 @@ def gallery(
         axes.set_title(landscape.title)
     for axes in grid.flat[len(landscapes) :]:
         axes.remove()
-    return figure, pd.concat(frames)
+    return figure, pd.concat(frames, ignore_index=True)
 
 
 def paths(
@@ -131,7 +131,7 @@ def draw_paths(axes: Axes, runs: Mapping[str, Path], vectors: int = 0) -> None:
         if vectors:
             updates = np.diff(shown[: vectors + 1], axis=0)
             axes.quiver(
-                *shown[:vectors].T,
+                *shown[: len(updates)].T,
                 *updates.T,
                 color=colour,
                 angles="xy",
@@ -150,7 +150,7 @@ def path_data(runs: Mapping[str, Path], most: int = 500) -> pd.DataFrame:
         steps = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(int))
         x, y = points[steps].T
         frames.append(pd.DataFrame({"run": name, "step": steps, "x": x, "y": y}))
-    return pd.concat(frames)
+    return pd.concat(frames, ignore_index=True)
 
 
 def race(

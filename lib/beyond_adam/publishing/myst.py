@@ -1,7 +1,8 @@
 """MyST text for the book: figures, tables, verdicts.
 
 A notebook output carries this text under `MIME`; when the book is staged it takes the output's
-place, so that Sphinx numbers, links and checks it like hand-written text.
+place, so that Sphinx numbers, links and checks it like hand-written text. Directives are fenced by
+tildes: after backticks no caption could hold a role.
 """
 
 import html
@@ -17,8 +18,8 @@ def figure(id: str, caption: str, alt: str, scale: str, extra: str = "") -> str:
     """Return a numbered figure with its scale, its downloads and, in `extra`, raw HTML."""
     links = _links("figures", id, ("svg", "pdf", "png", "csv", "json"))
     return (
-        f"````{{figure}} /figures/{id}.svg\n:name: {id}\n:alt: {_one_line(alt)}\n"
-        f":figclass: ba-figure\n\n{_one_line(caption)}\n\n{_legend(scale, links)}\n````\n{extra}"
+        f"~~~~{{figure}} /figures/{id}.svg\n:name: {id}\n:alt: {_one_line(alt)}\n"
+        f":figclass: ba-figure\n\n{_one_line(caption)}\n\n{_legend(scale, links)}\n~~~~\n{extra}"
     )
 
 
@@ -40,8 +41,8 @@ def list_table(
         for column, cell in enumerate(row)
     )
     return (
-        f"````{{list-table}} {_one_line(caption)}\n:name: {id}\n:header-rows: 1\n"
-        f":class: ba-table {css}\n\n{lines}\n````\n"
+        f"~~~~{{list-table}} {_one_line(caption)}\n:name: {id}\n:header-rows: 1\n"
+        f":class: ba-table {css}\n\n{lines}\n~~~~\n"
     )
 
 
