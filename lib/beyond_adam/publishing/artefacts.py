@@ -1,13 +1,14 @@
 """Figures and tables as files: every one with its data and a passport, the same bytes every run."""
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -73,20 +74,29 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def draw(figure: Figure, stem: Path) -> list[Path]:
-    """Save a figure as SVG, PDF and PNG (300 dpi), free of dates and random ids."""
+def draw(figure: Figure, stem: Path) -> tuple[list[Path], bytes]:
+    """Save a figure as SVG, PDF and PNG (300 dpi), free of dates and random ids.
+
+    Returns
+    -------
+    list of Path, bytes
+        The files, and a smaller PNG to show in a notebook.
+    """
     # The SVG goes into the page: its few rasterized parts need no more than a screen shows.
-    undated: Mapping[tuple[str, int], dict[str, None]] = {
-        ("svg", 120): {"Date": None},
-        ("pdf", 300): {"CreationDate": None, "ModDate": None},
-        ("png", 300): {"Software": None},
+    formats: Mapping[str, tuple[int, dict[str, None]]] = {
+        "svg": (120, {"Date": None}),
+        "pdf": (300, {"CreationDate": None, "ModDate": None}),
+        "png": (300, {"Software": None}),
     }
     figure.canvas.draw()
     figure.set_layout_engine("none")  # laid out once, not anew for every file
-    files = []
-    with mpl.rc_context({"svg.hashsalt": stem.name}):
-        for (ending, dpi), metadata in undated.items():
+    files, preview = [], io.BytesIO()
+    # Without an engine of its own a figure would take up the style's again when it is saved.
+    settings: Any = {"svg.hashsalt": stem.name, "figure.constrained_layout.use": False}
+    with plt.rc_context(settings):
+        for ending, (dpi, metadata) in formats.items():
             file = stem.with_name(f"{stem.name}.{ending}")
             figure.savefig(file, dpi=dpi, metadata=metadata)
             files.append(file)
-    return files
+        figure.savefig(preview, format="png", dpi=110, metadata={"Software": None})
+    return files, preview.getvalue()

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import math
 import os
@@ -112,8 +111,9 @@ class Chapter:
             "fig", id, caption, alt, data, seeds, dataset, parameters, tolerance, volatile
         )
         folder = self._folder("figures")
-        passport.write(folder, data, artefacts.draw(figure, folder / id))
-        preview = _png(figure)
+        files, png = artefacts.draw(figure, folder / id)
+        passport.write(folder, data, files)
+        preview = base64.b64encode(png).decode()
         plt.close(figure)
         extra = (
             f'<script type="application/json" class="ba-player" data-figure="{id}">'
@@ -341,12 +341,6 @@ def _text(value: object, format: Format) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "–"
     return format.format(value) if isinstance(format, str) else format(value)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _show_note(ids: str | Sequence[str], text: str, plain: str) -> None:

@@ -67,12 +67,13 @@ def table(
         exact_verdict, deck_verdict = (
             verdicts.get(f"aab-{row['id'].lower()}-{way}", Verdict.UNTESTABLE) for way in WAYS
         )
-        exact = _point(row["exact_x"], row["exact_y"])
+        printed = row["printed_x"], row["printed_y"]
+        exact = _point(printed, row["exact_x"], row["exact_y"])
         if not row["run"]:
             exact = "start unknown"
         elif row["behaviour"] == "diverges":
             exact = f"diverges: not finite<br>from step {overflow[row['run']]} on"
-        deck = _point(row["deck_x"], row["deck_y"]) if row["run"] else "start unknown"
+        deck = _point(printed, row["deck_x"], row["deck_y"]) if row["run"] else "start unknown"
         setting = _setting(row)
         lines.append(
             {
@@ -104,5 +105,7 @@ def _setting(row: Mapping[Hashable, Any]) -> str:
     return f"{where}<br>Adam, η = {row['lr']:g}, β = ({row['beta1']:g}, {row['beta2']:g})"
 
 
-def _point(x: float, y: float) -> str:
-    return f"{x:.9g}<br>{y:.9g}"
+def _point(printed: tuple[str, str], x: float, y: float) -> str:
+    """Write a point like the printed one: eight decimals, with an exponent where that has one."""
+    forms = ("{:.8e}" if "e" in text else "{:.8f}" for text in printed)
+    return "<br>".join(form.format(value) for form, value in zip(forms, (x, y), strict=True))

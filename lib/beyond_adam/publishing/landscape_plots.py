@@ -165,8 +165,9 @@ def race(
     The frames are spread so that early steps, where most happens, pass slowly. The figure is laid
     out by hand, so that the page knows where on the image the axes lie.
     """
-    figure = plt.figure(figsize=(7.0, 4.6), layout="none")
-    axes = figure.add_axes((0.09, 0.12, 0.64, 0.85))
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        figure = plt.figure(figsize=(7.4, 4.6))
+    axes = figure.add_axes((0.08, 0.12, 0.6, 0.85))
     draw_landscape(axes, landscape, domain)
     draw_paths(axes, runs)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))

@@ -12,8 +12,8 @@ from beyond_adam import project
 from beyond_adam.publishing.claims import LedgerError
 from beyond_adam.workflow import plan
 
-#: Each Jupyter kernel says so when it starts; it talks to this machine only.
-_KERNEL_NOISE = "Kernel is running over TCP without encryption"
+#: What kernels say when they start and end; what goes wrong in a cell is said otherwise.
+_KERNEL_NOISE = "[IPKernelApp]"
 
 
 class CommandError(Exception):

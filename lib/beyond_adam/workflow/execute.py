@@ -60,6 +60,10 @@ def chapter(slug: str, profile: str) -> None:
         )
     except PapermillExecutionError as error:
         raise ChapterError(_failure(slug, error, running)) from None
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                print(f"chapter {slug}: cell {cell['id']!r} warns: {output['text']}", flush=True)
     nbformat.write(_stripped(executed), running)  # type: ignore[no-untyped-call]
     shutil.rmtree(products, ignore_errors=True)
     draft.rename(products)

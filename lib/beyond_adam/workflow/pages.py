@@ -20,8 +20,8 @@ class BookError(Exception):
 def merged(committed: dict[str, Any], executed: dict[str, Any]) -> dict[str, Any]:
     """Return the committed notebook with the outputs of its executed copy.
 
-    The text is the committed one, so that editing prose needs no run; cells tagged ``remove-cell``
-    and the parameters that papermill injected are left out; outputs that carry MyST text show it.
+    The text is the committed one, so that editing prose needs no run; the parameters that papermill
+    injected are left out; outputs that carry MyST text show it.
     """
 
     def code(notebook: dict[str, Any]) -> list[dict[str, Any]]:

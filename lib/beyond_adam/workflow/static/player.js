@@ -63,11 +63,9 @@
       pen.beginPath();
       pen.rect(left, top, right - left, bottom - top);
       pen.clip();
-      if (frame < last) {
-        // Fade the finished paths of the still image while the race is on.
-        pen.fillStyle = "rgba(255, 255, 255, 0.65)";
-        pen.fill();
-      }
+      if (frame === last) return; // the still image shows the end
+      pen.fillStyle = "rgba(255, 255, 255, 0.65)"; // fades the finished paths of the still image
+      pen.fill();
       for (const run of film.runs) {
         pen.strokeStyle = pen.fillStyle = run.colour;
         pen.lineWidth = 2;
@@ -76,7 +74,7 @@
           const [x, y] = position(point);
           if (n === 0) pen.moveTo(x, y); else pen.lineTo(x, y);
         });
-        if (frame < last) pen.stroke();
+        pen.stroke();
         pen.beginPath();
         pen.arc(...position(run.points[frame]), 5, 0, 2 * Math.PI);
         pen.fill();
