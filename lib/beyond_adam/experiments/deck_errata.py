@@ -528,7 +528,7 @@ def no_digit_belongs_to_the_method(record: Record) -> Shown:
     ends = exact_end(row), printed_end(row)
     apart = float(np.abs(np.subtract(*ends)).max())
     in_valley = all(np.abs(np.subtract(w, 1)).max() < 0.25 for w in ends)
-    return row.machine_dependent and apart > 0.05 and in_valley, (
+    return row.machine_dependent and apart > 0.01 and in_valley, (
         f"The exact gradient gives {point(ends[0])}, {num(apart, 2)} from the printed end; on the "
         f"way the orbit amplifies a rounding error by up to e to the {num(gain, 2)}."
     )

@@ -290,20 +290,25 @@ class Claims:
         """
         self.prove_all({id: (shown, how)})
 
-    def prove_all(self, proofs: Mapping[str, tuple[bool, str]]) -> None:
-        """Prove many errata at once: for each whether it is shown, and how; see `prove`."""
+    def prove_all(self, proofs: Mapping[str, tuple[bool, str]], *, excuse: str = "") -> None:
+        """Prove many errata at once: for each whether it is shown, and how; see `prove`.
+
+        With an `excuse`, the reason why this machine may fail to show one, an erratum that is not
+        shown is kept as untestable here.
+        """
         pages, plain = [], []
         for id, (shown, how) in proofs.items():
             erratum = self._erratum(id)
-            if not shown:
+            if not shown and not excuse:
                 raise LedgerError(f"erratum {id} is not confirmed: {how}")
-            self._keep("errata", id, "proved", None, how)
+            note = how if shown else excuse
+            self._keep("errata", id, "proved" if shown else "untestable here", None, note)
             text = (
                 f'<span class="ba-badge ba-erratum">✎ erratum</span> {erratum.printed} '
-                f"**Correct:** {erratum.correct} **Shown:** {how}"
+                f"**Correct:** {erratum.correct} **Shown:** {note}"
             )
             pages.append(myst.anchors([f"erratum-{id}"]) + myst.note(text, "ba-verdict"))
-            plain.append(f"{id}: {how}")
+            plain.append(f"{id}: {note}")
         notebook = "".join(f"<p>{html.escape(line)}</p>" for line in plain)
         _show("\n".join(pages), notebook, "\n".join(plain))
 

@@ -141,7 +141,10 @@ def _point(values: Sequence[float] | float) -> str:
 
 @dataclass(frozen=True)
 class Erratum:
-    """One error of a source: what is printed, what is right, and how one can tell."""
+    """One error of a source: what is printed, what is right, and how one can tell.
+
+    `evident` marks slips that one sees in the source, with nothing to compute.
+    """
 
     id: str
     source: str
@@ -150,6 +153,7 @@ class Erratum:
     correct: str
     why: str
     chapter: str
+    evident: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from beyond_adam.publishing.myst import badge
 #: The two ways each row is computed: ending of the claim's id, and prefix of the columns.
 WAYS = {"analytic": "exact", "digits": "deck"}
 
+#: Why digits that are the C library's may not come out.
+OTHER_LIBM = "This machine's C library rounds otherwise than the one the digits were matched on."
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -39,7 +42,7 @@ def measurements(rows: pd.DataFrame, claims: Claims) -> Measurements:
             claim = f"aab-{row['id'].lower()}-{way}"
             value = _measured(claims, claim, row, column)
             if way == "digits" and not (row["digits_match"] or row["libm_matches"]):
-                found.untestable[claim] = "This machine's C library rounds differently."
+                found.untestable[claim] = OTHER_LIBM
             elif row["id"] in misprinted:
                 found.measured[claim] = _measured(claims, claim, misprinted[row["id"]], column)
                 found.corrected[claim] = value

@@ -111,10 +111,10 @@ def paths(
     vectors
         How many update vectors to draw on each path.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.8))
+    figure, axes = plt.subplots(figsize=(6.4, 5.2))
     draw_landscape(axes, landscape, domain)
     draw_paths(axes, runs, vectors)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(loc="outside lower center", ncols=2)
     return figure, path_data(runs)
 
 

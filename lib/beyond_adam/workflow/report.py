@@ -89,11 +89,14 @@ def _errata(results: Results) -> str:
 
 def _erratum(erratum: Erratum, results: Results) -> list[str]:
     finding = results.errata.get(erratum.id)
-    proof = f"[proved](#erratum-{erratum.id})" if finding else "not yet proved"
+    proof = f"[{finding.verdict}](#erratum-{erratum.id})" if finding else "not yet proved"
+    if erratum.evident:
+        proof = "evident in the source"
+    note = finding.note if finding else ""
     return [
         f"{erratum.printed} <small>{erratum.where} · `{erratum.id}`</small>",
         f"{erratum.correct} <small>{erratum.why}</small>",
-        f"{proof}<br><small>{finding.note if finding else ''}</small>",
+        f"{proof}<br><small>{note}</small>",
     ]
 
 
