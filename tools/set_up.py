@@ -36,10 +36,8 @@ def run(log, *command):
 def main():
     """Set the environment up, unless it is."""
     if sys.version_info < OLDEST:
-        fail(
-            "Python %d.%d or newer is needed, %s is %d.%d; name another one by PYTHON=…"
-            % (*OLDEST, sys.executable, *sys.version_info[:2])
-        )
+        needed, here = (".".join(map(str, v[:2])) for v in (OLDEST, sys.version_info))
+        fail(f"Python {needed} or newer is needed, {sys.executable} is {here}; see PYTHON=…")
     stamp = VENV / "ready"
     if stamp.is_file() and stamp.read_text() == wanted():
         stamp.touch()  # newer than the lock again, so that make does not ask next time
@@ -49,13 +47,19 @@ def main():
     with (VENV / "set-up.log").open("w") as log:
         see = f"; see {log.name}"
         if not run(log, sys.executable, "-m", "venv", VENV):
-            fail("Python's venv module does not work (Debian and Ubuntu: install python3-venv)" + see)
+            fail("Python has no venv module (Debian, Ubuntu: install python3-venv)" + see)
         pip = (VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
         if not run(log, *pip, "--require-hashes", "-r", "requirements.lock"):
             said = Path(log.name).read_text()
             offline = any(word in said for word in ("NewConnectionError", "Retrying", "resolution"))
-            fail(("no network: the package index cannot be reached" if offline else
-                  "the locked packages cannot be installed") + see)
+            fail(
+                (
+                    "no network: the package index cannot be reached"
+                    if offline
+                    else "the locked packages cannot be installed"
+                )
+                + see
+            )
         if not run(log, *pip, "--no-deps", "--no-build-isolation", "-e", "."):
             fail("the project itself cannot be installed" + see)
     stamp.write_text(wanted())

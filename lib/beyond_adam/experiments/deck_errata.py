@@ -44,12 +44,6 @@ from beyond_adam.reference import AdaMax, GradientDescent, Momentum, descend
 
 Shown = tuple[bool, str]
 
-EDITORIAL: Final[Mapping[str, str]] = {
-    "aab-e10": "The titles of the four slides carry the numbers (1), (2), (2) and (3).",
-    "aab-e19": "Both slides print the pair with a closing bracket and without an opening one.",
-}
-"""Errata that are evident from the slide, with nothing to compute: what to see there, by id."""
-
 TABLES: Final = ("rows", "behaviour", "trajectories", "hopping", "stall", "cooling", "rates")
 """The tables that `errata` needs."""
 

@@ -24,6 +24,8 @@ class Passport:
 
     Attributes
     ----------
+    position
+        The how-manieth figure or table of its chapter this is.
     tolerance
         How far, relative to the largest magnitude in its column, a number may lie from the
         committed record.
@@ -36,6 +38,7 @@ class Passport:
     caption: str
     alt: str
     chapter: str
+    position: int
     profile: str
     dataset: str
     seeds: tuple[int, ...]

@@ -60,6 +60,7 @@ class Chapter:
         self.dataset = dataset
         chosen = os.environ.get("BEYOND_ADAM_PRODUCTS")
         self.products = Path(chosen) if chosen else project.build() / "interactive" / slug
+        self._published: list[str] = []
         self.claims = Claims(self.products / "verdicts.json", sources)
         style.use()
 
@@ -196,12 +197,15 @@ class Chapter:
         unknown = set(volatile) - set(data.columns)
         if unknown:
             raise ValueError(f"{id}: volatile columns that the data lacks: {sorted(unknown)}")
+        if id not in self._published:  # a cell may be run again
+            self._published.append(id)
         return artefacts.Passport(
             id=id,
             kind={"fig": "figure", "tab": "table"}[prefix],
             caption=caption,
             alt=alt,
             chapter=self.slug,
+            position=self._published.index(id) + 1,
             profile=self.profile,
             dataset=self.dataset if dataset is None else dataset,
             seeds=tuple(seeds),
@@ -240,18 +244,10 @@ class Claims:
         note
             The likely reason, where the two differ.
         """
-        claim = self._claim(id)
-        verdict = claims.judge(claim, measured, corrected)
-        self._keep("claims", id, verdict, measured if corrected is None else corrected, note)
-        parts = [f"{myst.badge(verdict)} {claim.statement}"]
-        if claim.published:
-            parts.append(f"Published: {', '.join(claim.published)}.")
-        if not isinstance(measured, bool):
-            parts.append(f"Measured: {claims.measured_text(measured)}.")
-        if corrected is not None:
-            parts.append(f"With {claim.correction}: {claims.measured_text(corrected)}.")
-        _show_note(f"claim-{id}", " ".join([*parts, note]), f"{verdict.symbol} {verdict}: {id}")
-        return verdict
+        corrections = {} if corrected is None else {id: corrected}
+        return self.check_all({id: measured}, corrected=corrections, notes={id: note}, listed=True)[
+            id
+        ]
 
     def check_all(
         self,
@@ -260,24 +256,40 @@ class Claims:
         corrected: Mapping[str, Measured] | None = None,
         notes: Mapping[str, str] | None = None,
         untestable: Mapping[str, str] | None = None,
+        listed: bool = False,
     ) -> dict[str, Verdict]:
-        """Check many claims at once and show how many got which verdict.
+        """Check many claims at once; see `check`.
 
-        `untestable` gives claims that cannot be measured on this machine, with the reason; those
-        that the ledger itself calls untestable need not be named.
+        Parameters
+        ----------
+        measured, corrected, notes
+            By claim, what `check` takes for one.
+        untestable
+            Claims that cannot be measured on this machine, with the reason; those that the ledger
+            itself calls untestable need not be named.
+        listed
+            Show every claim with its verdict, not only how many got which.
         """
         corrected, notes = corrected or {}, notes or {}
         verdicts: dict[str, Verdict] = {}
+        lines = []
         for id, value in measured.items():
-            verdicts[id] = claims.judge(self._claim(id), value, corrected.get(id))
-            shown = corrected[id] if verdicts[id] is Verdict.MISPRINT else value
-            self._keep("claims", id, verdicts[id], shown, notes.get(id, ""))
+            claim = self._claim(id)
+            verdicts[id] = verdict = claims.judge(claim, value, corrected.get(id))
+            kept = corrected[id] if verdict is Verdict.MISPRINT else value
+            self._keep("claims", id, verdict, kept, notes.get(id, ""))
+            lines.append(_in_words(claim, verdict, value, corrected.get(id), notes.get(id, "")))
         for id, why in (untestable or {}).items():
             verdicts[id] = Verdict.UNTESTABLE
             self._keep("claims", self._claim(id).id, Verdict.UNTESTABLE, None, why)
-        counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
-        summary = " · ".join(f"{n} {myst.badge(verdict)}" for verdict, n in counts.items() if n)
-        _show_note([f"claim-{id}" for id in verdicts], summary, summary)
+            lines.append(f"{myst.badge(Verdict.UNTESTABLE)} {self._claim(id).statement} {why}")
+        if listed:
+            _show_notes({f"claim-{id}": line for id, line in zip(verdicts, lines, strict=True)})
+        else:
+            counts = {verdict: list(verdicts.values()).count(verdict) for verdict in Verdict}
+            total = " · ".join(f"{n} {myst.badge(verdict)}" for verdict, n in counts.items() if n)
+            targets = [f"claim-{id}" for id in verdicts]
+            _show(myst.anchors(targets) + myst.note(total, "ba-verdict"), f"<p>{total}</p>", total)
         return verdicts
 
     def prove(self, id: str, shown: bool, how: str) -> None:
@@ -296,21 +308,18 @@ class Claims:
         With an `excuse`, the reason why this machine may fail to show one, an erratum that is not
         shown is kept as untestable here.
         """
-        pages, plain = [], []
+        lines = {}
         for id, (shown, how) in proofs.items():
             erratum = self._erratum(id)
             if not shown and not excuse:
                 raise LedgerError(f"erratum {id} is not confirmed: {how}")
             note = how if shown else excuse
             self._keep("errata", id, "proved" if shown else "untestable here", None, note)
-            text = (
+            lines[f"erratum-{id}"] = (
                 f'<span class="ba-badge ba-erratum">✎ erratum</span> {erratum.printed} '
                 f"**Correct:** {erratum.correct} **Shown:** {note}"
             )
-            pages.append(myst.anchors([f"erratum-{id}"]) + myst.note(text, "ba-verdict"))
-            plain.append(f"{id}: {note}")
-        notebook = "".join(f"<p>{html.escape(line)}</p>" for line in plain)
-        _show("\n".join(pages), notebook, "\n".join(plain))
+        _show_notes(lines)
 
     def text(self, id: str) -> Claim:
         """Return the claim `id` as the ledger has it."""
@@ -348,9 +357,24 @@ def _text(value: object, format: Format) -> str:
     return format.format(value) if isinstance(format, str) else format(value)
 
 
-def _show_note(ids: str | Sequence[str], text: str, plain: str) -> None:
-    targets = [ids] if isinstance(ids, str) else ids
-    _show(myst.anchors(targets) + myst.note(text, "ba-verdict"), f"<p>{text}</p>", plain)
+def _in_words(
+    claim: Claim, verdict: Verdict, measured: Measured, corrected: Measured | None, note: str
+) -> str:
+    parts = [f"{myst.badge(verdict)} {claim.statement}"]
+    if claim.published:
+        parts.append(f"Published: {', '.join(claim.published)}.")
+    if not isinstance(measured, bool):
+        parts.append(f"Measured: {claims.measured_text(measured)}.")
+    if corrected is not None:
+        parts.append(f"With {claim.correction}: {claims.measured_text(corrected)}.")
+    return " ".join([*parts, note])
+
+
+def _show_notes(lines: Mapping[str, str]) -> None:
+    """Display paragraphs, each with a target of its own."""
+    notes = [myst.anchors([id]) + myst.note(text, "ba-verdict") for id, text in lines.items()]
+    notebook = "".join(f"<p>{text}</p>" for text in lines.values())
+    _show("\n".join(notes), notebook, "\n".join(f"{id}: {text}" for id, text in lines.items()))
 
 
 def _show(page: str, notebook: str, plain: str) -> None:

@@ -14,8 +14,8 @@ from beyond_adam.publishing.myst import badge
 #: The two ways each row is computed: ending of the claim's id, and prefix of the columns.
 WAYS = {"analytic": "exact", "digits": "deck"}
 
-#: Why digits that are the C library's may not come out.
-OTHER_LIBM = "This machine's C library rounds otherwise than the one the digits were matched on."
+_OTHER_LIBM = "This machine's C library rounds otherwise than the one the digits were matched on."
+_SHORT = "At the smoke profile the runs are too short to tell."
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,20 @@ def measurements(rows: pd.DataFrame, claims: Claims) -> Measurements:
             claim = f"aab-{row['id'].lower()}-{way}"
             value = _measured(claims, claim, row, column)
             if way == "digits" and not (row["digits_match"] or row["libm_matches"]):
-                found.untestable[claim] = OTHER_LIBM
+                found.untestable[claim] = _OTHER_LIBM
             elif row["id"] in misprinted:
                 found.measured[claim] = _measured(claims, claim, misprinted[row["id"]], column)
                 found.corrected[claim] = value
             else:
                 found.measured[claim] = value
     return found
+
+
+def excuse(rows: pd.DataFrame, profile: str) -> str:
+    """Return why results that hang on every digit may not come out here, or an empty text."""
+    if profile == "smoke":
+        return _SHORT
+    return "" if rows["libm_matches"].all() else _OTHER_LIBM
 
 
 def _measured(claims: Claims, id: str, row: Mapping[Hashable, Any], column: str) -> Measured:

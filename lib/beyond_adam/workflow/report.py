@@ -1,5 +1,7 @@
 """The pages that nobody writes: reproduction report, errata, figures and tables."""
 
+from typing import Any
+
 from beyond_adam.publishing.claims import Claim, Erratum, Source, Verdict
 from beyond_adam.publishing.myst import badge, list_table
 from beyond_adam.workflow.results import Results
@@ -33,7 +35,7 @@ def _report(results: Results) -> str:
         list_table(
             "tab-verdicts",
             "Verdicts by source.",
-            ["Verdict", *(f"[{s.title}](#report-{s.name})" for s in results.ledger.values())],
+            ["Verdict", *(f"[{s.name}](#report-{s.name})" for s in results.ledger.values())],
             [
                 [badge(v), *(str(results.counts(s)[v] or "·") for s in results.ledger.values())]
                 for v in Verdict
@@ -112,28 +114,28 @@ def _figures(results: Results) -> str:
         if passport["chapter"] != chapter:
             chapter = passport["chapter"]
             parts.append(f"## {{doc}}`chapters/{chapter}`")
-        kind = passport["kind"]
-        endings = ("svg", "pdf", "png", "csv", "json") if kind == "figure" else ("csv", "json")
-        links = " · ".join(
-            f'<a href="{kind}s/{id}.{ending}" download>{ending.upper()}</a>' for ending in endings
-        )
-        parts.append(
-            f"(cite-{id})=\n### {{numref}}`{id}`\n\n{passport['caption']}\n\n{links}\n\n"
-            f"```bibtex\n{_bibtex(id, passport)}\n```"
-        )
+        parts.append(_entry(id, passport))
     return "\n\n".join(parts) + "\n"
 
 
-def _bibtex(id: str, passport: dict[str, object]) -> str:
-    data = passport["data"]
-    assert isinstance(data, dict)
-    return (
+def _entry(id: str, passport: dict[str, Any]) -> str:
+    kind = passport["kind"]
+    picture = f"```{{image}} /figures/{id}.svg\n:alt: {passport['alt']}\n:width: 320px\n```\n\n"
+    endings = ("svg", "pdf", "png", "csv", "json") if kind == "figure" else ("csv", "json")
+    links = " · ".join(
+        f'<a href="{kind}s/{id}.{ending}" download>{ending.upper()}</a>' for ending in endings
+    )
+    bibtex = (
         f"@misc{{beyond-adam-{id},\n"
         f"  author = {{The Beyond Adam authors}},\n"
-        f"  title  = {{Beyond Adam: {passport['kind']} {id}}},\n"
-        f"  note   = {{chapter {passport['chapter']}, {passport['profile']} profile, "
-        f"commit {passport['commit']}{' with changes' if passport['dirty'] else ''},\n"
-        f"            data SHA-256 {data['sha256']}}}\n}}"
+        f"  title  = {{Beyond Adam: {kind} {id}}},\n"
+        f"  note   = {{Chapter {passport['chapter']}, {passport['profile']} profile.\n"
+        f"    Commit {passport['commit']}{' with changes' if passport['dirty'] else ''}.\n"
+        f"    Data SHA-256\n    {passport['data']['sha256']}}}\n}}"
+    )
+    return (
+        f"(cite-{id})=\n### {id}\n\n{picture if kind == 'figure' else ''}"
+        f"**{{numref}}`{id}`.** {passport['caption']}\n\n{links}\n\n```bibtex\n{bibtex}\n```"
     )
 
 

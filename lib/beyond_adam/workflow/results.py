@@ -54,8 +54,10 @@ def collect(profile: str) -> Results:
     results = Results(profile, read_ledger())
     for slug in plan.notebooks():
         place = plan.products(slug, profile)
-        for file in sorted([*place.glob("figures/*.json"), *place.glob("tables/*.json")]):
-            _add(results.artefacts, file.stem, json.loads(file.read_text()))
+        files = [*place.glob("figures/*.json"), *place.glob("tables/*.json")]
+        passports = [(json.loads(file.read_text()), file) for file in files]
+        for passport, file in sorted(passports, key=lambda pair: pair[0]["position"]):
+            _add(results.artefacts, file.stem, passport)
             results.folders[file.stem] = file.parent
         verdicts = place / "verdicts.json"
         found = json.loads(verdicts.read_text()) if verdicts.is_file() else {}
