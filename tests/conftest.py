@@ -12,7 +12,7 @@ import yaml
 PARAMETERS = 'profile = "quick"'
 SETUP = """\
 import pandas as pd, matplotlib.pyplot as plt
-from beyond_adam.publishing import Chapter
+from beyond_adam.publishing.chapter import Chapter
 chapter = Chapter("{slug}", profile=profile, sources=["toy"])
 """
 FIGURE = """\

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from beyond_adam.publishing import Chapter, Verdict
-from beyond_adam.publishing.claims import LedgerError
+from beyond_adam.publishing.chapter import Chapter
+from beyond_adam.publishing.claims import LedgerError, Verdict
 from conftest import LEDGER
 
 ALT = "A line that rises from the origin to two, with no points marked."

@@ -52,14 +52,8 @@ def main():
         if not run(log, *pip, "--require-hashes", "-r", "requirements.lock"):
             said = Path(log.name).read_text()
             offline = any(word in said for word in ("NewConnectionError", "Retrying", "resolution"))
-            fail(
-                (
-                    "no network: the package index cannot be reached"
-                    if offline
-                    else "the locked packages cannot be installed"
-                )
-                + see
-            )
+            cannot = "reach the package index (no network?)" if offline else "install the lock"
+            fail(f"pip cannot {cannot}{see}")
         if not run(log, *pip, "--no-deps", "--no-build-isolation", "-e", "."):
             fail("the project itself cannot be installed" + see)
     stamp.write_text(wanted())

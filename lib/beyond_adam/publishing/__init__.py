@@ -1,6 +1,6 @@
-"""Publishing: figures, tables and claims of a chapter, numbered, citable and checked."""
+"""Publishing: figures, tables and claims of a chapter, numbered, citable and checked.
 
-from beyond_adam.publishing.chapter import Chapter
-from beyond_adam.publishing.claims import Verdict
+Chapters start from `beyond_adam.publishing.chapter.Chapter`. Nothing is imported here, because the
+workflow needs the ledger and not the drawing that comes with chapters.
+"""
 
-__all__ = ["Chapter", "Verdict"]

@@ -90,9 +90,9 @@ def build(profile: str) -> None:
     html = _sphinx(book, out)
     for kind in ("figures", "tables"):
         shutil.copytree(out / kind, html / kind)
+    (html / "book.json").write_text(json.dumps(key, indent=2) + "\n")
     shutil.rmtree(out / "html", ignore_errors=True)
     html.rename(out / "html")
-    (out / "book.json").write_text(json.dumps(key, indent=2) + "\n")
     pages = len(plan.toc_files())
     print(f"book: {pages} pages in {time.perf_counter() - started:.1f} s", flush=True)
 

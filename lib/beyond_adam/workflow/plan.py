@@ -168,7 +168,7 @@ def reasons(profile: str) -> list[str]:
         (f"chapter {slug}", nb.key(profile), read_key(executed(slug, profile).with_suffix(".json")))
         for slug, nb in notebooks().items()
     ]
-    jobs.append(("book", book_key(profile), read_key(project.build() / "book.json")))
+    jobs.append(("book", book_key(profile), read_key(project.build() / "html" / "book.json")))
     lines = []
     for job, now, before in jobs:
         if before is None:
