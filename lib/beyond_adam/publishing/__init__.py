@@ -3,4 +3,3 @@
 Chapters start from `beyond_adam.publishing.chapter.Chapter`. Nothing is imported here, because the
 workflow needs the ledger and not the drawing that comes with chapters.
 """
-

@@ -167,7 +167,7 @@ def race(
     """
     with plt.rc_context({"figure.constrained_layout.use": False}):
         figure = plt.figure(figsize=(7.4, 4.6))
-    axes = figure.add_axes((0.08, 0.12, 0.6, 0.85))
+    axes = figure.add_axes((0.1, 0.12, 0.57, 0.85))
     draw_landscape(axes, landscape, domain)
     draw_paths(axes, runs)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
