@@ -209,7 +209,7 @@ class Chapter:
             profile=self.profile,
             dataset=self.dataset if dataset is None else dataset,
             seeds=tuple(seeds),
-            parameters=dict(parameters or {}),
+            parameters={"profile": self.profile, **(parameters or {})},
             tolerance=tolerance,
             volatile=tuple(volatile),
         )
