@@ -39,6 +39,7 @@ def test_every_page_is_whole_without_a_network(first_build):
                 assert tag == "a", f"{file.name} loads {url}"
             elif ":" not in url:
                 assert (file.parent / url.partition("?")[0]).exists(), f"{file.name}: {url}"
+        assert "unpkg" not in file.read_text()
     assert (html / "_static" / "mathjax" / "tex-mml-chtml.js").is_file()
 
 

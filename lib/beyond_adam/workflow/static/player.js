@@ -57,7 +57,7 @@
       const pen = canvas.getContext("2d");
       pen.scale(scale, scale);
       readout.textContent = `step ${film.steps[frame]}`;
-      button.textContent = timer === null ? "▶ Play" : "⏸ Pause";
+      button.textContent = timer === null ? "Play" : "Pause";
       const [left, top] = position([film.xlim[0], film.ylim[1]]);
       const [right, bottom] = position([film.xlim[1], film.ylim[0]]);
       pen.beginPath();

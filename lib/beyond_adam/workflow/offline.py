@@ -1,7 +1,8 @@
-"""Sphinx extension: MathJax from an installed package, so that the book needs no network.
+"""Sphinx extension: pages that need no network.
 
-Only what the pages use is copied, 1.6 MB of the package's 24: the TeX-to-HTML component and its
-fonts.
+MathJax comes from an installed package. Only what the pages use is copied, 1.6 MB of the package's
+24: the TeX-to-HTML component and its fonts. The scripts of thebe, which would fetch a kernel from
+the network and which Jupyter Book adds to every page whether it is used or not, are left out.
 """
 
 import shutil
@@ -29,8 +30,17 @@ def _configure(_app: Any, config: Any) -> None:
     config.mathjax_path = f"mathjax/{COMPONENT}"
 
 
+def _without_thebe(_app: Any, _page: str, _template: str, context: Any, _doctree: Any) -> None:
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename} {script.attributes.get('body')}".lower()
+    ]
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension with Sphinx."""
     app.connect("config-inited", _configure)
+    app.connect("html-page-context", _without_thebe)
     app.connect("build-finished", _copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
