@@ -20,31 +20,37 @@ class BookError(Exception):
 def merged(committed: dict[str, Any], executed: dict[str, Any]) -> dict[str, Any]:
     """Return the committed notebook with the outputs of its executed copy.
 
-    The text is the committed one, so that editing prose needs no run; the parameters that papermill
-    injected are left out; outputs that carry MyST text show it.
+    The text is the committed one, so that editing prose needs no run; the parameters are those it
+    ran with; outputs that carry MyST text show it.
+
+    Raises
+    ------
+    BookError
+        If the two do not have the same code cells.
     """
-
-    def code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            cell
-            for cell in notebook["cells"]
-            if cell["cell_type"] == "code"
-            and "injected-parameters" not in cell["metadata"].get("tags", [])
-        ]
-
-    if len(code(committed)) != len(code(executed)):
-        raise BookError("the executed copy does not belong to this notebook: run `make clean`")
-    outputs = iter(code(executed))
+    ran = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    injected = [cell for cell in ran if "injected-parameters" in _tags(cell)]
+    own = iter([cell for cell in ran if cell not in injected])
     cells = []
     for cell in committed["cells"]:
         if cell["cell_type"] == "code":
-            ran = next(outputs)
+            source = cell["source"]
+            copy = next(own, None)
+            if copy is None or "".join(copy["source"]) != "".join(source):
+                raise BookError("the executed copy is not of this notebook: run `make clean`")
+            if injected and "parameters" in _tags(cell):
+                source = injected[0]["source"]
             cell = cell | {
-                "outputs": [_for_page(output) for output in ran["outputs"]],
-                "execution_count": ran["execution_count"],
+                "source": source,
+                "outputs": [_for_page(output) for output in copy["outputs"]],
+                "execution_count": copy["execution_count"],
             }
         cells.append(cell)
     return committed | {"cells": cells}
+
+
+def _tags(cell: dict[str, Any]) -> list[str]:
+    return list(cell["metadata"].get("tags", []))
 
 
 def _for_page(output: dict[str, Any]) -> dict[str, Any]:

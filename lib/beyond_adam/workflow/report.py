@@ -73,15 +73,17 @@ def _claim(claim: Claim, results: Results) -> list[str]:
 
 
 def _errata(results: Results) -> str:
-    total = sum(len(source.errata) for source in results.ledger.values())
+    sources = results.ledger.values()
+    total = sum(len(source.errata) for source in sources)
+    proved = sum(results.proved(source) for source in sources)
     parts = [
         "# Errata of the sources",
         f"Errors found in the source works, {total} so far, and where this book proves them: "
-        f"{len(results.errata)} by now. An erratum without a link waits for the chapter that "
+        f"{proved} by now. An erratum without a link waits for the chapter that "
         "will prove it.",
     ]
     header = ["Printed", "Correct, and why", "Proof"]
-    for source in results.ledger.values():
+    for source in sources:
         rows = [_erratum(erratum, results) for erratum in source.errata.values()]
         caption = f"Errata of “{source.title}”."
         table = list_table(f"tab-errata-{source.name}", caption, header, rows, "ba-wide")

@@ -38,6 +38,11 @@ class Results:
         claim = next(s.claims[id] for s in self.ledger.values() if id in s.claims)
         return Verdict.UNTESTABLE if claim.untestable else Verdict.NOT_YET
 
+    def proved(self, source: Source) -> int:
+        """Count the errata of a source that a chapter has proved."""
+        found = (self.errata[id] for id in source.errata if id in self.errata)
+        return sum(finding.verdict == "proved" for finding in found)
+
     def counts(self, source: Source) -> Counter[Verdict]:
         """Count the verdicts on the claims of a source."""
         return Counter(self.verdict(id) for id in source.claims)
@@ -78,9 +83,8 @@ def summary(results: Results) -> str:
     rows = [["", *(v.value.split(" (")[0].split(" as ")[0] for v in Verdict), "errata proved"]]
     for source in results.ledger.values():
         counts = results.counts(source)
-        proved = len(source.errata.keys() & results.errata.keys())
         cells = [str(counts[verdict] or "·") for verdict in Verdict]
-        rows.append([source.name, *cells, f"{proved} of {len(source.errata)}"])
+        rows.append([source.name, *cells, f"{results.proved(source)} of {len(source.errata)}"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
