@@ -9,7 +9,7 @@ SMOKE := BEYOND_ADAM_BUILD=$(CURDIR)/_build/smoke
 CLEAN := BEYOND_ADAM_BUILD=$(CURDIR)/_build/clean
 
 .DEFAULT_GOAL := book
-.PHONY: book test lint types unit notebooks clean-book verify record paper lab serve lock clean help
+.PHONY: book test lint types unit notebooks clean-book verify record paper data lab serve lock clean help
 MAKEFLAGS += --no-print-directory
 
 ifeq ($(filter $(PROFILE),smoke quick paper),)
@@ -51,6 +51,9 @@ record: .venv/ready ## accept the last run as the committed record
 
 paper: ## the same as `make PROFILE=paper`: the scale of the sources
 	@$(MAKE) book PROFILE=paper
+
+data: .venv/ready ## check the data sets and say where they come from
+	@$(WORKFLOW) data
 
 lab: .venv/ready ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters

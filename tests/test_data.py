@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from beyond_adam.data import digits
+from beyond_adam.data import DIGITS_SHA256, digits
 
 
 def test_the_digits_are_those_of_scikit_learn():
@@ -23,8 +23,17 @@ def test_the_fingerprint_is_that_of_the_content():
     data = digits()
     content = data.images.tobytes() + data.labels.astype("<i8").tobytes()
     assert data.fingerprint == hashlib.sha256(content).hexdigest()
-    # The content known when the book was written.
-    assert data.fingerprint == "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
+    assert data.fingerprint == DIGITS_SHA256
+
+
+def test_other_digits_are_refused(monkeypatch):
+    from sklearn import datasets
+
+    altered = datasets.load_digits()
+    altered.images[0, 0, 0] += 1
+    monkeypatch.setattr(datasets, "load_digits", lambda: altered)
+    with pytest.raises(ValueError, match="digits have changed"):
+        digits()
 
 
 def test_the_split_is_fixed_complete_and_has_every_digit():

@@ -2,9 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+DIGITS_SHA256: Final = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
+"""Fingerprint of the digits that the results of the book were computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,8 @@ def digits() -> Digits:
     ------
     ImportError
         If scikit-learn is not installed.
+    ValueError
+        If its digits are not those the book was computed from.
     """
     try:
         from sklearn.datasets import load_digits
@@ -54,4 +60,9 @@ def digits() -> Digits:
     order = np.argsort(np.random.PCG64(0).random_raw(len(labels)))
     train, test = np.split(order, [len(order) * 4 // 5])
     content = images.tobytes() + labels.astype("<i8").tobytes()
-    return Digits(images, labels, train, test, hashlib.sha256(content).hexdigest())
+    fingerprint = hashlib.sha256(content).hexdigest()
+    if fingerprint != DIGITS_SHA256:
+        raise ValueError(
+            f"scikit-learn's digits have changed: SHA-256 {fingerprint}, expected {DIGITS_SHA256}"
+        )
+    return Digits(images, labels, train, test, fingerprint)

@@ -89,6 +89,15 @@ def pages(options: argparse.Namespace) -> None:
         raise CommandError(str(error)) from None
 
 
+def data(_options: argparse.Namespace) -> None:
+    """Check the data sets that the chapters use and say where they come from."""
+    from beyond_adam.data import digits
+
+    found = digits()
+    print(f"digits: {len(found.images)} images, come with scikit-learn, nothing to download")
+    print(f"digits: SHA-256 {found.fingerprint}, as expected")
+
+
 def verify(options: argparse.Namespace) -> None:
     """Compare the last run with the committed record."""
     from beyond_adam.workflow import verify as verifier
@@ -113,6 +122,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "record": record,
     "parameterise": parameterise,
     "pages": pages,
+    "data": data,
     "verify": verify,
     "accept": accept,
 }
