@@ -75,6 +75,7 @@ def test_a_correction_counts_only_where_the_print_fails():
     value = claim({"kind": "value", "tolerance": 0.01}, "1.00")
     assert judge(value, 2.0, corrected=1.0) is Verdict.MISPRINT
     assert judge(value, 1.0, corrected=2.0) is Verdict.REPRODUCED
+    assert judge(value, 1.0, corrected=1.0) is Verdict.REPRODUCED
     assert judge(value, 2.0, corrected=3.0) is Verdict.DIFFERS
 
 
