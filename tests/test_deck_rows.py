@@ -34,9 +34,9 @@ def test_a_misprint_is_measured_as_printed_and_as_corrected(tables, claims):
     if id in found.untestable:  # another C library
         assert not tables["rows"]["libm_matches"].any()
         return
-    verdict = judge(claims.text(id), found.measured[id], found.corrected[id])
+    verdict = judge(claims.claim(id), found.measured[id], found.corrected[id])
     assert verdict is Verdict.MISPRINT
-    assert judge(claims.text(id), found.measured[id]) is Verdict.DIFFERS
+    assert judge(claims.claim(id), found.measured[id]) is Verdict.DIFFERS
 
 
 def test_divergence_is_measured_as_a_behaviour(tables, claims):

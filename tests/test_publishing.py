@@ -131,6 +131,16 @@ def test_claims_are_checked_once_and_by_their_name(chapter):
         chapter.claims.check("toy-bottom", 2.0)
 
 
+def test_a_cell_may_be_run_again_by_hand(chapter, monkeypatch):
+    monkeypatch.delenv("BEYOND_ADAM_PRODUCTS")
+    by_hand = Chapter("toy", profile="smoke", sources=["toy"])
+    by_hand.claims.check("toy-top", 9.0)
+    assert by_hand.claims.check("toy-top", 2.0) is Verdict.REPRODUCED
+    kept = json.loads((by_hand.products / "verdicts.json").read_text())
+    assert kept["claims"]["toy-top"]["verdict"] == "reproduced"
+    assert by_hand.products != chapter.products
+
+
 def test_an_erratum_that_is_not_confirmed_is_loud(chapter):
     with pytest.raises(LedgerError, match="not confirmed"):
         chapter.claims.prove("toy-e01", shown=False, how="It does not.")

@@ -61,7 +61,7 @@ class Chapter:
         chosen = os.environ.get("BEYOND_ADAM_PRODUCTS")
         self.products = Path(chosen) if chosen else project.build() / "interactive" / slug
         self._published: list[str] = []
-        self.claims = Claims(self.products / "verdicts.json", sources)
+        self.claims = Claims(self.products / "verdicts.json", sources, once=bool(chosen))
         style.use()
 
     def figure(
@@ -216,10 +216,15 @@ class Chapter:
 
 
 class Claims:
-    """Holds measurements against the ledger and keeps the verdicts of one chapter."""
+    """Holds measurements against the ledger and keeps the verdicts of one chapter.
 
-    def __init__(self, file: Path, sources: Sequence[str]) -> None:
+    With `once`, a claim that is checked twice is an error; without, as when cells are run again by
+    hand, the last check counts.
+    """
+
+    def __init__(self, file: Path, sources: Sequence[str], *, once: bool = True) -> None:
         self._file = file
+        self._once = once
         self._sources = claims.read_ledger(sources)
         self._found: dict[str, dict[str, Any]] = {"claims": {}, "errata": {}}
 
@@ -245,9 +250,8 @@ class Claims:
             The likely reason, where the two differ.
         """
         corrections = {} if corrected is None else {id: corrected}
-        return self.check_all({id: measured}, corrected=corrections, notes={id: note}, listed=True)[
-            id
-        ]
+        notes = {id: note}
+        return self.check_all({id: measured}, corrected=corrections, notes=notes, listed=True)[id]
 
     def check_all(
         self,
@@ -274,15 +278,15 @@ class Claims:
         verdicts: dict[str, Verdict] = {}
         lines = []
         for id, value in measured.items():
-            claim = self._claim(id)
+            claim = self.claim(id)
             verdicts[id] = verdict = claims.judge(claim, value, corrected.get(id))
             kept = corrected[id] if verdict is Verdict.MISPRINT else value
             self._keep("claims", id, verdict, kept, notes.get(id, ""))
             lines.append(_in_words(claim, verdict, value, corrected.get(id), notes.get(id, "")))
         for id, why in (untestable or {}).items():
             verdicts[id] = Verdict.UNTESTABLE
-            self._keep("claims", self._claim(id).id, Verdict.UNTESTABLE, None, why)
-            lines.append(f"{myst.badge(Verdict.UNTESTABLE)} {self._claim(id).statement} {why}")
+            self._keep("claims", self.claim(id).id, Verdict.UNTESTABLE, None, why)
+            lines.append(f"{myst.badge(Verdict.UNTESTABLE)} {self.claim(id).statement} {why}")
         if listed:
             _show_notes({f"claim-{id}": line for id, line in zip(verdicts, lines, strict=True)})
         else:
@@ -321,11 +325,14 @@ class Claims:
             )
         _show_notes(lines)
 
-    def text(self, id: str) -> Claim:
-        """Return the claim `id` as the ledger has it."""
-        return self._claim(id)
+    def claim(self, id: str) -> Claim:
+        """Return the claim `id` as the ledger has it.
 
-    def _claim(self, id: str) -> Claim:
+        Raises
+        ------
+        LedgerError
+            If no source that the chapter declares makes it.
+        """
         for source in self._sources.values():
             if id in source.claims:
                 return source.claims[id]
@@ -340,7 +347,7 @@ class Claims:
         )
 
     def _keep(self, kind: str, id: str, verdict: str, measured: Measured | None, note: str) -> None:
-        if id in self._found[kind]:
+        if self._once and id in self._found[kind]:
             raise LedgerError(f"{id} is checked twice")
         self._found[kind][id] = {
             "verdict": str(verdict),

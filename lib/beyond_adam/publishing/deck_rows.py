@@ -59,7 +59,7 @@ def excuse(rows: pd.DataFrame, profile: str) -> str:
 
 
 def _measured(claims: Claims, id: str, row: Mapping[Hashable, Any], column: str) -> Measured:
-    if claims.text(id).criterion["kind"] == "behaviour":
+    if claims.claim(id).criterion["kind"] == "behaviour":
         return str(row["behaviour"])
     return [float(row[f"{column}_x"]), float(row[f"{column}_y"])]
 
