@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from beyond_adam.data import DIGITS_SHA256, digits
+from beyond_adam.data import DIABETES_SHA256, DIGITS_SHA256, diabetes, digits
 
 
 def test_the_digits_are_those_of_scikit_learn():
@@ -32,7 +32,7 @@ def test_other_digits_are_refused(monkeypatch):
     altered = datasets.load_digits()
     altered.images[0, 0, 0] += 1
     monkeypatch.setattr(datasets, "load_digits", lambda: altered)
-    with pytest.raises(ValueError, match="digits have changed"):
+    with pytest.raises(ValueError, match="digits is not the book's"):
         digits()
 
 
@@ -51,6 +51,28 @@ def test_every_call_returns_arrays_of_its_own():
 
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r'pip install "beyond-adam\[book\]"'):
         digits()
+
+
+def test_the_diabetes_study_is_that_of_scikit_learn_standardised():
+    from sklearn.datasets import load_diabetes
+
+    data, bunch = diabetes(), load_diabetes()
+    assert data.features.shape == (442, 10)
+    assert data.names == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert data.fingerprint == DIABETES_SHA256
+    # scikit-learn scales its columns to sum of squares 1 instead.
+    np.testing.assert_allclose(data.features / np.sqrt(442), bunch.data, atol=1e-14)
+    np.testing.assert_allclose(data.target, bunch.target - bunch.target.mean(), atol=1e-12)
+
+
+def test_another_diabetes_study_is_refused(monkeypatch):
+    from sklearn import datasets
+
+    altered = datasets.load_diabetes(scaled=False)
+    altered.target[0] += 1
+    monkeypatch.setattr(datasets, "load_diabetes", lambda **_: altered)
+    with pytest.raises(ValueError, match="diabetes study is not the book's"):
+        diabetes()

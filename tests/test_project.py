@@ -94,7 +94,15 @@ def test_layers_import_downwards_only():
     from beyond_adam.dependencies import imported_modules
 
     layers = [
-        {"project", "dependencies", "provenance", "landscapes", "numerical", "reference"},
+        {
+            "project",
+            "dependencies",
+            "provenance",
+            "landscapes",
+            "numerical",
+            "prox",
+            "reference",
+        },
         {"optim"},
         {"data", "models"},
         {"experiments"},

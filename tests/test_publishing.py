@@ -113,6 +113,12 @@ def test_a_verdict_is_shown_with_its_target_and_kept(chapter, shown):
     assert kept["claims"]["toy-top"]["measured"] == "2.05"
 
 
+def test_a_number_of_numpy_is_judged_as_one_of_python(chapter):
+    assert chapter.claims.check("toy-top", np.float64(2.0)) is Verdict.REPRODUCED
+    kept = json.loads((chapter.products / "verdicts.json").read_text())
+    assert kept["claims"]["toy-top"]["measured"] == "2"
+
+
 def test_many_verdicts_share_one_output(chapter, shown):
     assert chapter.claims.check_all({"toy-top": 2.0}) == {"toy-top": Verdict.REPRODUCED}
     assert "(claim-toy-top)=" in shown[0]["application/vnd.beyond-adam.myst"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -277,12 +278,13 @@ class Claims:
         corrected, notes = corrected or {}, notes or {}
         verdicts: dict[str, Verdict] = {}
         lines = []
-        for id, value in measured.items():
-            claim = self.claim(id)
-            verdicts[id] = verdict = claims.judge(claim, value, corrected.get(id))
-            kept = corrected[id] if verdict is Verdict.MISPRINT else value
-            self._keep("claims", id, verdict, kept, notes.get(id, ""))
-            lines.append(_in_words(claim, verdict, value, corrected.get(id), notes.get(id, "")))
+        for id, found in measured.items():
+            claim, note = self.claim(id), notes.get(id, "")
+            value, right = _plain(found), _plain(corrected.get(id))
+            verdicts[id] = verdict = claims.judge(claim, value, right)
+            kept = right if verdict is Verdict.MISPRINT else value
+            self._keep("claims", id, verdict, kept, note)
+            lines.append(_in_words(claim, verdict, value, right, note))
         for id, why in (untestable or {}).items():
             verdicts[id] = Verdict.UNTESTABLE
             self._keep("claims", self.claim(id).id, Verdict.UNTESTABLE, None, why)
@@ -364,6 +366,11 @@ def _text(value: object, format: Format) -> str:
     return format.format(value) if isinstance(format, str) else format(value)
 
 
+def _plain(measured: Any) -> Any:
+    """Return a scalar of NumPy, such as the outcome of a comparison, as Python's own."""
+    return measured.item() if isinstance(measured, np.generic) else measured
+
+
 def _in_words(
     claim: Claim, verdict: Verdict, measured: Measured, corrected: Measured | None, note: str
 ) -> str:
@@ -373,7 +380,8 @@ def _in_words(
     if not isinstance(measured, bool):
         parts.append(f"Measured: {claims.measured_text(measured)}.")
     if corrected is not None:
-        parts.append(f"With {claim.correction}: {claims.measured_text(corrected)}.")
+        right = claim.correction.rstrip(".")
+        parts.append(f"As corrected ({right}): {claims.measured_text(corrected)}.")
     return " ".join([*parts, note])
 
 

@@ -91,11 +91,13 @@ def pages(options: argparse.Namespace) -> None:
 
 def data(_options: argparse.Namespace) -> None:
     """Check the data sets that the chapters use and say where they come from."""
-    from beyond_adam.data import digits
+    from beyond_adam.data import diabetes, digits
 
-    found = digits()
-    print(f"digits: {len(found.images)} images, come with scikit-learn, nothing to download")
-    print(f"digits: SHA-256 {found.fingerprint}, as expected")
+    images, study = digits(), diabetes()
+    print(f"digits: {len(images.images)} images, come with scikit-learn, nothing to download")
+    print(f"digits: SHA-256 {images.fingerprint}, as expected")
+    print(f"diabetes: {len(study.target)} patients, come with scikit-learn, nothing to download")
+    print(f"diabetes: SHA-256 {study.fingerprint}, as expected")
 
 
 def verify(options: argparse.Namespace) -> None:
