@@ -21,7 +21,7 @@ from scipy.optimize import elementwise, minimize_scalar
 
 from beyond_adam.prox.lp import prox_lp
 
-EXPONENTS = (0.5, 0.8, 1.0, 1.2, 1.5, 1.9)
+EXPONENTS = (0.5, 0.8, 0.9, 1.0, 1.2, 1.5, 1.9)
 GOALS = {"passes": 10, "speed-up": 20}
 STRENGTH = 0.3
 

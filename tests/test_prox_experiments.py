@@ -138,15 +138,14 @@ class TestPaths:
         study = diabetes()
         return study.features.T @ study.features / 442, study.features.T @ study.target / 442
 
-    def test_the_largest_strength_is_where_zero_stops_to_be_fixed(self, normal):
+    def test_above_the_largest_strength_no_coefficient_alone_pays(self, normal):
         gram, correlation = normal
-        step = 1 / np.linalg.eigvalsh(gram)[-1]
         for p in (0.5, 0.8, 1.0):
-            edge = regression_paths.largest_strength(gram, correlation, p)
-            above = prox.prox_lp(step * correlation, step * edge * 1.0001, p)
-            below = prox.prox_lp(step * correlation, step * edge * 0.9999, p)
-            assert not above.any()
-            assert np.count_nonzero(below) == 1
+            edge = regression_paths.largest_strength(correlation, p)
+            alone = np.diag(prox.prox_lp(correlation, 0.9999 * edge, p))
+            batch = np.broadcast_to(gram, (10, 10, 10)), np.broadcast_to(correlation, (10, 10))
+            assert regression_paths.objective(*batch, alone, 0.9999 * edge, p).min() < 0
+            assert not prox.prox_lp(correlation, 1.0001 * edge, p).any()
 
     def test_the_lasso_is_that_of_scikit_learn(self, normal):
         from sklearn.linear_model import lasso_path

@@ -20,11 +20,10 @@ NAME = "regression_paths"
 
 Array = npt.NDArray[np.float64]
 
-FIRST: Final = {1.0: 1.0, 0.8: 1.25, 0.5: 2.0}
-"""The strongest penalty of a path by p, in units of `largest_strength`.
+EXPONENTS: Final = (1.0, 0.8, 0.5)
 
-For p < 1 a coefficient other than 0 is better already where 0 is still a fixed point.
-"""
+FIRST: Final = 1.3
+"""The strongest penalty of a path, in units of `largest_strength`."""
 
 RANGE: Final = 1e-3
 """The weakest penalty of a path, relative to the strongest."""
@@ -35,25 +34,24 @@ TOLERANCE: Final = 1e-9
 SWEEPS: Final = 25
 
 
-def largest_strength(gram: Array, correlation: Array, p: float) -> float:
-    """Return the strength from which on w = 0 is a fixed point of the proximal step of size 1/L.
+def largest_strength(correlation: Array, p: float) -> float:
+    """Return the strength from which on no coefficient alone is better than none.
 
     Parameters
     ----------
-    gram, correlation
-        XᵀX/n, shape (features, features), and Xᵀy/n, shape (features,).
+    correlation
+        Xᵀy/n, shape (features,), for columns of mean square 1.
     p
         Exponent, 0 < p ≤ 1.
 
     Returns
     -------
     float
-        The λ at which the threshold of the operator, for tλ, is t·max abs(correlation); t = 1/L.
+        The λ at which the threshold of the operator is max abs(correlation).
     """
-    step = 1 / float(np.linalg.eigvalsh(gram)[-1])
-    # The threshold is proportional to (tλ)^(1/(2 − p)).
+    # The threshold is proportional to λ^(1/(2 − p)).
     unit = lp_threshold(1.0, p)[0]
-    return float((step * np.abs(correlation).max() / unit) ** (2 - p) / step)
+    return float((np.abs(correlation).max() / unit) ** (2 - p))
 
 
 def objective(gram: Array, correlation: Array, w: Array, strength: float, p: float) -> Array:
@@ -202,11 +200,11 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        ``paths``: ``p``, ``strength``, ``relative`` to the strongest, ``feature``, ``coefficient``;
-        ``agreement``: for each ``strength`` the largest ``difference`` of a lasso coefficient from
-        scikit-learn's; ``folds``: for each ``p`` of `CROSS_VALIDATED`, ``strength`` and ``fold``
-        the number of ``nonzero`` coefficients and the mean squared ``error`` on the patients left
-        out, relative to that of predicting the mean of the others.
+        ``paths``: ``p``, ``strength``, ``relative`` (to `largest_strength`), ``feature`` and
+        ``coefficient``; ``agreement``: for each ``strength`` the largest ``difference`` of a lasso
+        coefficient from scikit-learn's; ``folds``: for each ``p`` of `CROSS_VALIDATED`,
+        ``strength`` and ``fold`` the number of ``nonzero`` coefficients and the mean squared
+        ``error`` on the patients left out, relative to that of predicting the mean of the others.
     """
     count = 6 if project.check_profile(profile) == "smoke" else 60
     study = diabetes()
@@ -214,11 +212,12 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     gram, correlation = x.T @ x / len(y), x.T @ y / len(y)
     relative = np.geomspace(1, RANGE, count)
     paths, folds = [], []
-    for p, first in FIRST.items():
-        strengths = relative * first * largest_strength(gram, correlation, p)
+    for p in EXPONENTS:
+        largest = largest_strength(correlation, p)
+        strengths = relative * FIRST * largest
         coefficients = path(gram, correlation, strengths, p)
         frame = pd.DataFrame(coefficients, columns=list(study.names))
-        frame = frame.assign(p=p, strength=strengths, relative=relative)
+        frame = frame.assign(p=p, strength=strengths, relative=strengths / largest)
         paths.append(frame.melt(["p", "strength", "relative"], None, "feature", "coefficient"))
         if p in CROSS_VALIDATED:
             folds.append(cross_validate(x, y, strengths[::3], p).assign(p=p))
