@@ -48,12 +48,31 @@ def _same(result: Array) -> Array:
     return result
 
 
+def same_kind(value: Strength, like: Array, name: str) -> Any:
+    """Return `value` as a float if it is a number, else in the dtype and on the device of `like`.
+
+    Raises
+    ------
+    TypeError
+        If it is an array of another kind than `like`, or not of real numbers.
+    """
+    if isinstance(value, int | float | np.integer | np.floating):
+        return float(value)
+    kind: Any = torch.Tensor if isinstance(like, torch.Tensor) else np.ndarray
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{name} must be a number or, like the input, a {kind.__name__}, "
+            f"not a {type(value).__name__}"
+        )
+    array: Any = working(value, name)[1]
+    return array.to(like) if isinstance(like, torch.Tensor) else array.astype(like.dtype)
+
+
 def checked_strength(strength: Strength, like: Array, name: str = "strength") -> Any:
-    """Return `strength`, finite and not negative, as a float or in the dtype of `like`.
+    """Return `strength`, finite and not negative, as `same_kind` does.
 
-    A float beyond that dtype becomes its largest number.
-
-    Under ``torch.compile`` the entries of a tensor are not looked at: that would break the graph.
+    A number beyond the dtype of `like` becomes its largest. Under ``torch.compile`` the entries of
+    a tensor are not looked at: that would break the graph.
 
     Raises
     ------
@@ -62,23 +81,17 @@ def checked_strength(strength: Strength, like: Array, name: str = "strength") ->
     TypeError
         If it is an array of another kind than `like`.
     """
-    if isinstance(strength, int | float | np.integer | np.floating):
-        if not 0 <= strength < math.inf:
+    value = same_kind(strength, like, name)
+    if isinstance(value, float):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be finite and not negative, not {strength}")
-        return min(float(strength), _largest(like))
-    kind: Any = torch.Tensor if isinstance(like, torch.Tensor) else np.ndarray
-    if not isinstance(strength, kind):
-        raise TypeError(
-            f"{name} must be a number or, like the input, a {kind.__name__}, "
-            f"not a {type(strength).__name__}"
-        )
+        return min(value, _largest(like))
     if not torch.compiler.is_compiling():
-        bad = strength[~((strength >= 0) & (strength < math.inf))]
+        given: Any = strength  # before the conversion, which may make a large number infinite
+        bad = given[~((given >= 0) & (given < math.inf))]
         if len(bad):
             raise ValueError(f"{name} must be finite and not negative, not {bad[0].item()}")
-    if isinstance(like, torch.Tensor):
-        return strength.to(like)
-    return strength.astype(like.dtype)
+    return value
 
 
 def _largest(like: Array) -> float:

@@ -93,8 +93,8 @@ def prox_lp_reweighted_l2(z: Array, strength: Strength, p: float, iterations: in
 
     References
     ----------
-    O'Brien & Plumbley (ICASSP 2018); Daubechies, DeVore, Fornasier & Güntürk, "Iteratively
-    reweighted least squares minimization for sparse recovery", Comm. Pure Appl. Math. 63 (2010).
+    Daubechies, DeVore, Fornasier & Güntürk, "Iteratively reweighted least squares minimization for
+    sparse recovery", Comm. Pure Appl. Math. 63 (2010).
     """
     xp, z, restore = working(z)
     p = checked_p(p)

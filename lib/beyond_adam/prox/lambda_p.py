@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from beyond_adam.prox._arrays import Array, Strength, checked_p, checked_strength, working
+from beyond_adam.prox._arrays import (
+    Array,
+    Strength,
+    checked_p,
+    checked_strength,
+    same_kind,
+    working,
+)
 
 
 def lambda_p(x: Array, s: Strength, p: float) -> Array:
@@ -299,16 +306,10 @@ def _power(base: Array, exponent: float) -> Array:
 
 def _like(value: Any, x: Array, name: str = "strength") -> Array:
     """Return `value`, a number or an array of the kind of `x`, as an array in the dtype of `x`."""
-    if isinstance(value, int | float | np.integer | np.floating):
+    value = same_kind(value, x, name)
+    if isinstance(value, float):
         return x.new_tensor(value) if isinstance(x, torch.Tensor) else np.asarray(value, x.dtype)
-    kind: Any = torch.Tensor if isinstance(x, torch.Tensor) else np.ndarray
-    if not isinstance(value, kind):
-        raise TypeError(
-            f"{name} must be a number or, like the first array, a {kind.__name__}, "
-            f"not a {type(value).__name__}"
-        )
-    _, value, _ = working(value, name)
-    result: Array = value.to(x) if isinstance(x, torch.Tensor) else value.astype(x.dtype)
+    result: Array = value
     return result
 
 

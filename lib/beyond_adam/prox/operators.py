@@ -14,10 +14,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
-from beyond_adam.prox._arrays import Array, Strength, checked_strength, working
+from beyond_adam.prox._arrays import Array, Strength, checked_strength, same_kind, working
 
 Bound = Strength
 """A number or an array like a strength, only that it may have any sign and be infinite."""
@@ -210,7 +209,7 @@ def project_box(z: Array, low: Bound, high: Bound) -> Array:
         If `z` is no array of real numbers or a bound an array of another kind.
     """
     xp, z, restore = working(z)
-    low, high = _bound(low, z, "low"), _bound(high, z, "high")
+    low, high = same_kind(low, z, "low"), same_kind(high, z, "high")
     _check_order(xp, low, high)
     return restore(xp.clip(xp.clip(z, low, None), None, high))
 
@@ -327,18 +326,6 @@ def _check_one_per_group(name: str, strength: Any, groups: tuple[int, ...]) -> N
             f"{name} must broadcast to one entry for each group, shape {tuple(groups)}, "
             f"not have shape {shape}"
         )
-
-
-def _bound(bound: Bound, like: Array, name: str) -> Any:
-    if isinstance(bound, int | float | np.integer | np.floating):
-        return float(bound)
-    kind: Any = torch.Tensor if isinstance(like, torch.Tensor) else np.ndarray
-    if not isinstance(bound, kind):
-        raise TypeError(
-            f"{name} must be a number or, like the input, a {kind.__name__}, "
-            f"not a {type(bound).__name__}"
-        )
-    return bound.to(like) if isinstance(like, torch.Tensor) else _cast(bound, like.dtype)
 
 
 def _check_order(xp: Any, low: Any, high: Any) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from beyond_adam.prox import lp_fold, lp_threshold, prox_lp
+from beyond_adam.prox import lp_fold, lp_threshold, moreau_envelope, prox_lp
 from beyond_adam.publishing.style import COLOURS, DASHES
 
 Values = npt.NDArray[np.float64]
@@ -114,8 +114,12 @@ def envelopes(steps: tuple[float, ...]) -> tuple[Figure, pd.DataFrame]:
     for axes, (p, title) in zip(grid, {1.0: "$|z|$", 0.5: "$|z|^{1/2}$"}.items(), strict=True):
         axes.plot(z, np.abs(z) ** p, color="black", label="the penalty itself")
         for number, step in enumerate(steps):
-            u = prox_lp(z, step, p)
-            envelope = np.abs(u) ** p + (u - z) ** 2 / (2 * step)
+            envelope = moreau_envelope(
+                lambda u, p=p: np.abs(u) ** p,  # type: ignore[misc]
+                lambda z, t, p=p: prox_lp(z, t, p),  # type: ignore[misc]
+                z,
+                step,
+            )
             axes.plot(z, envelope, ls=DASHES[number + 1], label=f"envelope, $t={step:g}$")
             frames.append(pd.DataFrame({"p": p, "t": step, "z": z, "envelope": envelope}))
         axes.set(title=title, xlabel="$z$", ylim=(0, 2.2))
