@@ -63,8 +63,8 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         ``rates``: for each ``method`` the ``gap`` F(w_k) − F* at steps ``k`` spread evenly on a
         logarithmic scale, and the ``bound`` proved for it (Beck & Teboulle 2009, theorems 3.1 and
         4.4; nan with restart); ``problem``: one line with ``columns``, ``strength``,
-        ``lipschitz`` (the constant L), ``condition`` of the quadratic part and ``nonzero``
-        coefficients of the solution.
+        ``lipschitz`` (the constant L), ``condition`` of the quadratic part, ``nonzero``
+        coefficients of the solution and ``optimum``, the value F* of the objective there.
     """
     steps = STEPS[project.check_profile(profile)]
     x, y = expanded()
