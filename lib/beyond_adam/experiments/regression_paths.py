@@ -31,6 +31,7 @@ RANGE: Final = 1e-3
 CROSS_VALIDATED: Final = (1.0, 0.5)
 FOLDS: Final = 10
 TOLERANCE: Final = 1e-9
+MAX_STEPS: Final = 20_000
 SWEEPS: Final = 25
 
 
@@ -83,7 +84,7 @@ def local_search(gram: Array, correlation: Array, strength: float, p: float, sta
     Raises
     ------
     ValueError
-        If it has not converged after 20 000 steps.
+        If it has not converged after `MAX_STEPS` steps.
     """
 
     def curved(w: Array) -> Array:
@@ -97,7 +98,7 @@ def local_search(gram: Array, correlation: Array, strength: float, p: float, sta
     )
     step = 1 / float(np.linalg.eigvalsh(gram).max())
     found = fista(
-        problem, start, step=step, backtracking=False, tolerance=TOLERANCE, max_steps=20_000
+        problem, start, step=step, backtracking=False, tolerance=TOLERANCE, max_steps=MAX_STEPS
     )
     if not found.converged:
         raise ValueError(f"FISTA has not converged in {found.steps} steps at {p=}, {strength=}")
