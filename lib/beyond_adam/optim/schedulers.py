@@ -1,0 +1,359 @@
+"""Schedulers for hyperparameters other than the learning rate, on PyTorch's conventions."""
+
+import math
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from beyond_adam.optim._ranges import RANGES
+
+
+@dataclass(frozen=True)
+class _Ramp:
+    """From `start` at epoch 0 to `end` at epoch `steps` − 1, where it stays."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        # Plain numbers, also from NumPy's, so that a checkpoint loads with weights_only=True.
+        for name in ("start", "end"):
+            value = float(getattr(self, name))
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, not {value}")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "steps", operator.index(self.steps))
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+
+    def __call__(self, epoch: int) -> float:
+        """Return the value at an epoch, counted from 0."""
+        way = self._way(min(epoch / max(self.steps - 1, 1), 1.0))
+        return self.start + (self.end - self.start) * way if way < 1 else self.end
+
+    def _way(self, time: float) -> float:
+        """Return which part of the way from start to end lies behind; time and way in [0, 1]."""
+        raise NotImplementedError
+
+    def knots(self) -> Iterator[tuple[int, float]]:
+        """Yield epochs and values between whose values all others lie."""
+        yield 0, self.start
+        yield max(self.steps - 1, 1), self.end
+
+
+class LinearSchedule(_Ramp):
+    """Go in equal steps, as ``numpy.linspace(start, end, steps)``, and stay at `end`.
+
+    So the post of Chen (2019) on adaptive exponents for Adam takes the exponent to 0.
+
+    Parameters
+    ----------
+    start, end
+        First and last value, finite.
+    steps
+        Number of epochs that it covers, both ends included; at least 1. With 1 it gives `start` at
+        epoch 0 and `end` after it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    def _way(self, time: float) -> float:
+        return time
+
+
+class CosineSchedule(_Ramp):
+    """Go along half a period of a cosine, flat at both ends, and stay at `end`.
+
+    Equation (5) of Loshchilov and Hutter (2017), "SGDR", without restarts.
+
+    Parameters
+    ----------
+    start, end
+        First and last value, finite.
+    steps
+        Number of epochs that it covers, both ends included; at least 1. With 1 it gives `start` at
+        epoch 0 and `end` after it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    def _way(self, time: float) -> float:
+        return (1 - math.cos(math.pi * time)) / 2
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """Stay at one value after the other; the next one holds from each milestone on.
+
+    Parameters
+    ----------
+    values
+        One value more than there are milestones, finite.
+    milestones
+        Epochs, at least 1 and increasing.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, a milestone not greater than the one before it, or their numbers
+        do not fit.
+    """
+
+    values: Sequence[float]
+    milestones: Sequence[int]
+
+    def __post_init__(self) -> None:
+        values = tuple(float(value) for value in self.values)
+        milestones = tuple(operator.index(epoch) for epoch in self.milestones)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "milestones", milestones)
+        if len(values) != len(milestones) + 1:
+            raise ValueError(
+                f"{len(milestones)} milestones need {len(milestones) + 1} values, not {len(values)}"
+            )
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"values must be finite, not {values}")
+        if not all(map(operator.lt, (0, *milestones), milestones)):
+            raise ValueError(f"milestones must increase from 1 or more, unlike {milestones}")
+
+    def __call__(self, epoch: int) -> float:
+        """Return the value at an epoch, counted from 0."""
+        return self.values[bisect_right(self.milestones, epoch)]
+
+    def knots(self) -> Iterator[tuple[int, float]]:
+        """Yield the epochs at which the value changes, and the values."""
+        return zip((0, *self.milestones), self.values, strict=True)
+
+
+_SAVED = {kind.__name__: kind for kind in (LinearSchedule, CosineSchedule, StepSchedule)}
+
+
+def _checked(key: str, value: float, step: int) -> float:
+    """Return the value as a plain float, or raise ValueError if it is out of its range."""
+    value = float(value)
+    allowed, interval = RANGES.get(key, (math.isfinite, "(−∞, ∞)"))
+    if not allowed(value):
+        raise ValueError(f"{key} must lie in {interval}; the schedule gives {value} at step {step}")
+    return value
+
+
+def _checked_ahead(key: str, schedule: Callable[[int], float]) -> Callable[[int], float]:
+    """Return the schedule; if its extremes are known, raise ValueError if any is out of range.
+
+    So a run fails at its start and not hours later.
+    """
+    if isinstance(schedule, (_Ramp, StepSchedule)):
+        for step, value in schedule.knots():
+            _checked(key, value, step)
+    return schedule
+
+
+class HyperparameterScheduler:
+    """Set one hyperparameter of every parameter group to a function of the epoch.
+
+    It behaves as PyTorch's learning-rate schedulers do: the constructor takes the first step, each
+    group keeps the value it had before as ``initial_<key>``, a tensor in a group is filled in place
+    (so that a compiled optimizer step need not be traced again), and `step` is called after the
+    optimizer's, once an epoch or once a batch. Schedulers of different hyperparameters work side by
+    side. The schedule gives the value itself, not a factor, and the same one for all groups; a
+    group that is added later follows from the next step on.
+
+    Parameters
+    ----------
+    optimizer
+        The optimizer whose groups are changed.
+    key
+        Name of the hyperparameter in the groups; its value is a number or a tensor.
+    schedule
+        Value at each epoch 0, 1, …: a `LinearSchedule`, `CosineSchedule`, `StepSchedule` or any
+        other function.
+    last_epoch
+        Epoch that came before the first step; −1, the default, for a new run. A run can also be
+        resumed by `load_state_dict`, which sets it.
+
+    Raises
+    ------
+    KeyError
+        If a group has no such hyperparameter or, when resuming, no ``initial_<key>``.
+    TypeError
+        If `optimizer` is not an optimizer, `schedule` not callable, or the hyperparameter not a
+        number.
+    ValueError
+        If `last_epoch` is less than −1, or if a value is out of the range of the hyperparameter:
+        [0, 1] for ``exponent``, (0, 1/2] for ``partial``, (0, 2] for ``p``, [0, ∞) for ``lr``,
+        ``weight_decay`` and ``lambda_2``, and finite for any other. The three schedules of this
+        module are checked at once as a whole, other functions step by step; nothing is changed
+        then.
+
+    Examples
+    --------
+    >>> import torch
+    >>> optimizer = torch.optim.AdamW([torch.ones(2, requires_grad=True)])
+    >>> scheduler = HyperparameterScheduler(optimizer, "weight_decay", LinearSchedule(0.1, 0, 3))
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     print(scheduler.get_last_value())
+    ...     scheduler.step()
+    [0.1]
+    [0.05]
+    [0.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        key: str,
+        schedule: Callable[[int], float],
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        if not callable(schedule):
+            raise TypeError(f"schedule must be callable, unlike {schedule!r}")
+        if last_epoch < -1:
+            raise ValueError(f"last_epoch must be at least -1, not {last_epoch}")
+        self.optimizer = optimizer
+        self.key = key
+        self.schedule = _checked_ahead(key, schedule)
+        self.last_epoch = last_epoch
+        if last_epoch >= 0:
+            for number, group in enumerate(optimizer.param_groups):
+                if f"initial_{key}" not in group:
+                    raise KeyError(
+                        f"param_groups[{number}] has no 'initial_{key}', which resuming with "
+                        f"{last_epoch=} needs: load the optimizer's state first"
+                    )
+        self.step()
+
+    def step(self) -> None:
+        """Go to the next epoch and set the hyperparameter of every group to its value there."""
+        epoch = self.last_epoch + 1
+        value = _checked(self.key, self.schedule(epoch), epoch)
+        groups = self.optimizer.param_groups
+        for number, group in enumerate(groups):
+            if self.key not in group:
+                raise KeyError(f"param_groups[{number}] has no {self.key!r} to be scheduled")
+            old = group[self.key]
+            if isinstance(old, bool) or not isinstance(old, (int, float, Tensor)):
+                raise TypeError(f"{self.key} must be a number to be scheduled, not {old!r}")
+        for group in groups:
+            old = group[self.key]
+            if isinstance(old, Tensor):
+                group.setdefault(f"initial_{self.key}", old.clone())
+                old.fill_(value)
+            else:
+                group.setdefault(f"initial_{self.key}", old)
+                group[self.key] = value
+        self.last_epoch = epoch
+        self._last_value = [value] * len(groups)
+
+    def get_last_value(self) -> list[float]:
+        """Return the value last set in each group."""
+        return list(self._last_value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data, which ``torch.load`` reads with ``weights_only=True``.
+
+        The schedules of this module are part of it; any other function is not (its entry is None),
+        as with the functions of PyTorch's ``LambdaLR``. Save the state of the optimizer beside it.
+        """
+        schedule = None
+        if isinstance(self.schedule, (_Ramp, StepSchedule)):
+            fields = asdict(self.schedule).items()
+            plain = {name: list(x) if isinstance(x, tuple) else x for name, x in fields}
+            schedule = {"kind": type(self.schedule).__name__, **plain}
+        return {
+            "key": self.key,
+            "last_epoch": self.last_epoch,
+            "last_value": self.get_last_value(),
+            "schedule": schedule,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a saved scheduler was: load the state of the optimizer, too.
+
+        A schedule in the state replaces the present one, which stays if there is none.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another hyperparameter, or its schedule unknown or out of range.
+        """
+        if state_dict["key"] != self.key:
+            raise ValueError(f"the state is of {state_dict['key']!r}, not of {self.key!r}")
+        if state_dict["schedule"] is not None:
+            fields = dict(state_dict["schedule"])
+            kind = fields.pop("kind")
+            if kind not in _SAVED:
+                raise ValueError(f"schedule must be one of {', '.join(_SAVED)}, not {kind!r}")
+            self.schedule = _checked_ahead(self.key, _SAVED[kind](**fields))
+        self.last_epoch = state_dict["last_epoch"]
+        self._last_value = list(state_dict["last_value"])
+
+
+class ExponentScheduler(HyperparameterScheduler):
+    """Schedule the power to which the second moment is raised in an adaptive step.
+
+    The post of Chen (2019) on adaptive exponents takes it from 1/2, which is Adam, linearly to 0,
+    which is descent with momentum. A lower exponent changes the length of the steps, too.
+
+    Parameters
+    ----------
+    optimizer, schedule, last_epoch
+        As for `HyperparameterScheduler`.
+    key
+        ``exponent``, in [0, 1], or ``partial``, in (0, 1/2]; by default the one that all groups
+        have.
+
+    Raises
+    ------
+    ValueError
+        If `key` is neither, or not given and the groups have none of them or both; and as
+        `HyperparameterScheduler`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Callable[[int], float],
+        last_epoch: int = -1,
+        *,
+        key: str | None = None,
+    ) -> None:
+        if key is None:
+            groups = optimizer.param_groups
+            keys = [k for k in ("exponent", "partial") if all(k in group for group in groups)]
+            if len(keys) != 1:
+                has = "both" if keys else "none"
+                raise ValueError(f"give key 'exponent' or 'partial': the groups have {has}")
+            key = keys[0]
+        elif key not in ("exponent", "partial"):
+            raise ValueError(f"key must be 'exponent' or 'partial', not {key!r}")
+        super().__init__(optimizer, key, schedule, last_epoch)
+
+
+class PNormScheduler(HyperparameterScheduler):
+    """Schedule the p of a p-norm weight decay, in (0, 2].
+
+    Parameters
+    ----------
+    optimizer, schedule, last_epoch
+        As for `HyperparameterScheduler`, whose errors are raised.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedule: Callable[[int], float], last_epoch: int = -1
+    ) -> None:
+        super().__init__(optimizer, "p", schedule, last_epoch)
