@@ -21,6 +21,7 @@ from beyond_adam.optim.adam_exponent import AdamExponent
 from beyond_adam.optim.functional import adam_exponent, padam, partial_adam
 from beyond_adam.optim.partial_adam import Padam
 from beyond_adam.optim.pnorm_adam import PAdam
+from beyond_adam.prox import adiabatic_step
 
 CLASSES = [PAdam, Padam, AdamExponent]
 PATHS = {
@@ -261,6 +262,19 @@ def test_the_factor_is_finite_everywhere(p, decay_at, path):
                 assert large.abs().tolist() == pytest.approx([1e38, 1e38], rel=1e-3)
                 if start[0] == 0:
                     assert (w[0] == 0) == (decay_at == "previous")
+
+
+@every_path
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.7])
+def test_padam_is_the_step_of_equation_3_with_adams_update_for_the_gradient(p, path):
+    start = torch.linspace(-2, 2, 8, dtype=torch.float64)  # without 0
+    plain, decayed = start.clone(), start.clone()
+    for w, strength in ((plain, 0.0), (decayed, 0.3)):
+        w.grad = torch.sin(5 * start)
+        l2 = 0.7 if strength else 0.0
+        PAdam([w], lr=0.1, weight_decay=strength, p=p, lambda_2=l2, **path).step()
+    right = adiabatic_step(start, (start - plain) / 0.1, 0.1, 0.3, p, l2=0.7)
+    torch.testing.assert_close(decayed, right, rtol=1e-13, atol=0)
 
 
 def test_zero_is_left_for_good_only_if_the_decay_is_at_the_previous_weight():

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from beyond_adam.optim._ranges import RANGES
 
 
 @dataclass(frozen=True)
-class _Ramp:
+class _Ramp(ABC):
     """From `start` at epoch 0 to `end` at epoch `steps` − 1, where it stays."""
 
     start: float
@@ -37,9 +38,9 @@ class _Ramp:
         way = self._way(min(epoch / max(self.steps - 1, 1), 1.0))
         return self.start + (self.end - self.start) * way if way < 1 else self.end
 
+    @abstractmethod
     def _way(self, time: float) -> float:
         """Return which part of the way from start to end lies behind; time and way in [0, 1]."""
-        raise NotImplementedError
 
     def knots(self) -> Iterator[tuple[int, float]]:
         """Yield epochs and values between whose values all others lie."""
