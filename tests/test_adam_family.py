@@ -5,6 +5,7 @@ NumPy and float64, written as the sources write the formulas.
 """
 
 import copy
+import dataclasses
 import io
 import pickle
 import warnings
@@ -16,17 +17,17 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from beyond_adam.optim import _adam_family
-from beyond_adam.optim.adam_exponent import AdamExponent
-from beyond_adam.optim.functional import adam_exponent, padam, partial_adam
-from beyond_adam.optim.partial_adam import Padam
-from beyond_adam.optim.pnorm_adam import PAdam
+from beyond_adam import reference
+from beyond_adam.optim import AdamExponent, DynamicPAdam, Padam, PAdam, _adam_family
+from beyond_adam.optim.functional import adam_exponent, dynamic_padam, padam, partial_adam
 from beyond_adam.prox import adiabatic_step
 
-CLASSES = [PAdam, Padam, AdamExponent]
+CLASSES = [PAdam, DynamicPAdam, Padam, AdamExponent]
+P_NORMS = [PAdam, DynamicPAdam]
 PATHS = {
     "for-loop": {"foreach": False},
     "foreach": {"foreach": True},
+    "fused": {"fused": True},
     "capturable": {"foreach": False, "capturable": True},
     "capturable-foreach": {"foreach": True, "capturable": True},
     "differentiable": {"differentiable": True},
@@ -45,6 +46,12 @@ CASES = [
     (PAdam, {"partial": 0.125, "eps": 1e-2}),
     (PAdam, {"partial": 0.3, "amsgrad": True, "maximize": True, "betas": (0.5, 0.6)}),
     (PAdam, {"betas": (0.0, 0.0)}),
+    (DynamicPAdam, {}),
+    (DynamicPAdam, {"weight_decay": 1, "p": 0.5, "beta_s": 0.9}),
+    (DynamicPAdam, {"weight_decay": 0.3, "p": 1.3, "beta_s": 0.5, "lambda_2": 0.5}),
+    (DynamicPAdam, {"weight_decay": 0.3, "p": 2, "amsgrad": True}),
+    (DynamicPAdam, {"weight_decay": 0.3, "p": 1.5, "beta_s": 0, "maximize": True}),
+    (DynamicPAdam, {"weight_decay": 0, "lambda_2": 1, "partial": 0.3, "eps": 1e-2}),
     (Padam, {}),
     (Padam, {"amsgrad": False}),
     (Padam, {"partial": 0.5, "eps": 1e-2}),
@@ -78,40 +85,17 @@ both_paths = pytest.mark.parametrize("foreach", [False, True], ids=["for-loop", 
 
 
 class Reference:
-    """The formulas for one weight array, in float64."""
+    """The rule of `beyond_adam.reference` for one weight array, in float64."""
 
-    def __init__(self, w, options):
-        self.w, self.o, self.t = w.copy(), options, 0
-        self.m, self.v, self.peak = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    def __init__(self, cls, w, group):
+        rule = getattr(reference, cls.__name__)
+        self.sign = -1 if group["maximize"] else 1
+        self.rule = rule(**{name: group[name] for name in rule.__dataclass_fields__})
+        self.w, self.state = w, self.rule.init(w)
 
     def step(self, gradient, lr):
-        o, self.t = self.o, self.t + 1
-        g = -gradient if o["maximize"] else gradient
-        if o.get("decoupled_weight_decay"):
-            self.w = self.w * (1 - lr * o["weight_decay"])
-        elif "p" not in o:
-            g = g + o["weight_decay"] * self.w
-        beta1, beta2 = o["betas"]
-        self.m = beta1 * self.m + (1 - beta1) * g
-        self.v = beta2 * self.v + (1 - beta2) * g**2
-        self.peak = np.maximum(self.peak, self.v)
-        v = self.peak if o["amsgrad"] else self.v
-        bias1, bias2 = 1 - beta1**self.t, 1 - beta2**self.t
-        if "exponent" in o:
-            if not o["bias_correction"]:
-                bias1 = bias2 = 1.0
-            self.w = self.w - lr * (self.m / bias1) / ((v / bias2) ** o["exponent"] + o["eps"])
-        elif "p" in o:
-            root = np.sqrt(v / bias2) + o["eps"]
-            u = self.w - lr * (self.m / bias1) / root ** (2 * o["partial"])
-            x = np.abs(u if o["decay_at"] == "updated" else self.w) ** (2 - o["p"])
-            strength = o["p"] * lr * o["weight_decay"]
-            denominator = x * (1 + lr * o["lambda_2"]) + strength
-            factor = x / np.where(denominator > 0, denominator, 1.0)
-            self.w = u * np.where(denominator > 0, factor, 1 / (1 + lr * o["lambda_2"]))
-        else:
-            power = (np.sqrt(v) + o["eps"]) ** (2 * o["partial"])
-            self.w = self.w - lr * np.sqrt(bias2) / bias1 * self.m / power
+        rule = dataclasses.replace(self.rule, lr=lr)
+        self.w, self.state = rule.step(self.w, self.sign * gradient, self.state)
 
 
 def some_weights(dtype=torch.float64, zero=False):
@@ -156,11 +140,11 @@ def test_every_path_is_the_formula(cls, options, path):
     weights = some_weights(zero=zero)
     rates = [0.1, 0.1, 0.05, 0.0, *np.linspace(0.1, 0.02, 16)]
     other = {"weight_decay": 0.7, "betas": (0.8, 0.9), "eps": 1e-3}
-    other |= {"p": 0.8} if cls is PAdam else {"exponent": 0.35} if cls is AdamExponent else {}
+    other |= {"p": 0.8} if cls in P_NORMS else {"exponent": 0.35} if cls is AdamExponent else {}
     groups = [{"params": weights[:2]}, {"params": weights[2:], **other}]
     optimizer = cls(groups, **(options | path))
     references = [
-        Reference(w.numpy().copy(), group)
+        Reference(cls, w.numpy().copy(), group)
         for group in optimizer.param_groups
         for w in group["params"]
     ]
@@ -297,17 +281,18 @@ def test_state_is_named_and_kept_as_adams(cls, path):
     train(optimizer, weights, 2)
     for w in weights:
         state = optimizer.state[w]
-        assert list(state) == ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]
+        own = ["inverse_s"] if cls is DynamicPAdam else []
+        assert list(state) == ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", *own]
         assert (state["step"].shape, state["step"].dtype) == ((), torch.float32)
         assert state["step"] == 2
         assert state["step"].device.type == "cpu"
-        for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        for key in list(state)[1:]:
             assert (state[key].shape, state[key].dtype) == (w.shape, torch.float32)
     plain = clones(weights)
     optimizer_without = cls(plain, amsgrad=False, **path)
     train(optimizer_without, plain, 1)
     for w in plain:
-        assert list(optimizer_without.state[w]) == ["step", "exp_avg", "exp_avg_sq"]
+        assert list(optimizer_without.state[w]) == ["step", "exp_avg", "exp_avg_sq", *own]
     matrix = weights[1]
     assert optimizer.state[matrix]["exp_avg"].stride() == matrix.stride()
 
@@ -318,7 +303,7 @@ def test_the_step_count_is_on_the_device_only_if_captured(cls):
         w = torch.empty(3, device="meta")
         w.grad = torch.empty_like(w)
         optimizer = cls([w], capturable=capturable)
-        lists = [[] for _ in range(6)]
+        lists = [[] for _ in range(7)]
         optimizer._init_group(optimizer.param_groups[0], *lists)
         assert optimizer.state[w]["step"].device.type == device
     optimizer.param_groups[0]["capturable"] = True
@@ -581,10 +566,10 @@ def test_checkpoints_of_torchs_adam_load_and_continue(cls, theirs, amsgrad, dtyp
     (group,) = target.param_groups
     assert (group["lr"], group["betas"], group["amsgrad"]) == (0.02, (0.8, 0.9), amsgrad)
     assert group["weight_decay"] == source.defaults["weight_decay"]
-    assert "fused" not in group
+    assert (group["foreach"], group["fused"]) == (None, True)
     for key in defaults.keys() - source.defaults.keys():
         assert group[key] == defaults[key]
-    if cls is PAdam:
+    if cls in P_NORMS:
         assert "decoupled_weight_decay" not in group
     for w, u in zip(weights, ours, strict=True):
         state = target.state[u]
@@ -593,11 +578,10 @@ def test_checkpoints_of_torchs_adam_load_and_continue(cls, theirs, amsgrad, dtyp
         assert torch.equal(state["exp_avg_sq"], source.state[w]["exp_avg_sq"].float())
     if cls is Padam:
         group["partial"] = 0.5
-    elif cls is PAdam:
+    elif cls in P_NORMS:
         group["weight_decay"] = source.param_groups[0]["weight_decay"] = 0
     before = clones(ours)
-    group["foreach"] = False
-    source.param_groups[0]["fused"] = False
+    group["fused"] = source.param_groups[0]["fused"] = False
     train(source, weights, 2, first=3)
     train(target, ours, 2, first=3)
     assert not equal(ours, before)
@@ -842,8 +826,12 @@ class Peak(TorchDispatchMode):
         (Padam, {"weight_decay": 0.1}, False, 1),
         (Padam, {"weight_decay": 0.1, "maximize": True}, False, 2),
         (AdamExponent, {"weight_decay": 0.1, "decoupled_weight_decay": True}, False, 1),
-        (PAdam, {}, True, 32),
-        (PAdam, {"p": 2}, True, 16),
+        (PAdam, {}, True, 16),
+        (PAdam, {"p": 2}, True, 8),
+        (PAdam, {"p": 1.5, "maximize": True}, True, 16),
+        (DynamicPAdam, {}, True, 16),
+        (DynamicPAdam, {}, False, 2),
+        (DynamicPAdam, {}, None, 2),
         (PAdam, {"decay_at": "updated", "maximize": True}, True, 16),
         (Padam, {"weight_decay": 0.1, "maximize": True}, True, 16),
         (Padam, {}, True, 16),
@@ -858,9 +846,10 @@ def test_memory_is_bounded(cls, options, foreach, tensors):
 
 @both_paths
 def test_memory_for_low_precision_is_bounded(foreach):
-    # The weights, the factor and the denominator; the gradients are gone before the last.
+    # The weights, the factor and the denominator; the gradients are gone before the last. Foreach
+    # takes a third of the weights at a time.
     weights = [torch.ones(1000).bfloat16() for _ in range(16)]
-    assert peak_of(PAdam(weights, foreach=foreach), weights) == (48 if foreach else 3)
+    assert peak_of(PAdam(weights, foreach=foreach), weights) == (15 if foreach else 3)
 
 
 def peak_of(optimizer, weights):

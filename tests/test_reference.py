@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -10,14 +11,19 @@ import torch
 
 from beyond_adam import reference
 from beyond_adam.landscapes import LANDSCAPES, PARABOLOID, ROSENBROCK, SPHERE
+from beyond_adam.prox import adiabatic_step, lambda_p, optimal_s
 from beyond_adam.reference import (
     RULES,
     AdaGrad,
     Adam,
     AdaMax,
+    AdamExponent,
     AMSGrad,
+    DynamicPAdam,
     GradientDescent,
     Momentum,
+    PAdam,
+    Padam,
     RMSProp,
     descend,
 )
@@ -59,9 +65,48 @@ TWINS = [
     ("Adam", {}, lambda p: torch.optim.Adam(p)),
     ("AdaMax", {}, lambda p: torch.optim.Adamax(p, eps=0)),
     ("AMSGrad", {}, lambda p: torch.optim.Adam(p, amsgrad=True)),
+    # Where they reduce to one of PyTorch's.
+    ("PAdam", {"weight_decay": 0}, lambda p: torch.optim.Adam(p)),
+    (
+        "PAdam",
+        {"lr": 0.1, "weight_decay": 0, "amsgrad": True, "decay_at": "updated"},
+        lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True),
+    ),
+    ("DynamicPAdam", {"lr": 0.1, "weight_decay": 0}, lambda p: torch.optim.Adam(p, lr=0.1)),
+    (
+        "Padam",
+        {"eps": 0, "partial": 0.5, "weight_decay": 0.3},
+        lambda p: torch.optim.Adam(p, lr=0.1, eps=0, weight_decay=0.3, amsgrad=True),
+    ),
+    (
+        "Padam",
+        {"eps": 0, "partial": 0.5, "amsgrad": False, "betas": (0.8, 0.95)}
+        | {"weight_decay": 0.3, "decoupled_weight_decay": True},
+        lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.95), eps=0, weight_decay=0.3),
+    ),
+    (
+        "AdamExponent",
+        {"lr": 0.1, "eps": 1e-2, "weight_decay": 0.3},
+        lambda p: torch.optim.Adam(p, lr=0.1, eps=1e-2, weight_decay=0.3),
+    ),
+    (
+        "AdamExponent",
+        {"lr": 0.1, "amsgrad": True, "weight_decay": 0.3, "decoupled_weight_decay": True},
+        lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True, weight_decay=0.3),
+    ),
+    (
+        "AdamExponent",
+        {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.5, "exponent": 0, "bias_correction": False},
+        lambda p: torch.optim.SGD(p, lr=0.1 * (1 - 0.8) / 1.5, momentum=0.8),
+    ),
 ]
 NAMES = [f"{name}{'-tuned' if options else ''}" for name, options, _ in TWINS]
-every_rule = pytest.mark.parametrize("rule", [rule() for rule in RULES.values()], ids=RULES.keys())
+ALL_RULES = [*RULES.values(), PAdam, DynamicPAdam, Padam, AdamExponent]
+every_rule = pytest.mark.parametrize(
+    "rule", [rule() for rule in ALL_RULES], ids=[rule.__name__ for rule in ALL_RULES]
+)
+both_kinds = pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+every_p = pytest.mark.parametrize("p", [0.1, 0.5, 1, 1.7, 2])
 
 
 def assert_same_steps(rule, torch_optimizer, shape, array=np.asarray, steps=60):
@@ -84,7 +129,7 @@ def assert_same_steps(rule, torch_optimizer, shape, array=np.asarray, steps=60):
 @pytest.mark.parametrize("shape", [(2,), (3, 4), (2, 1, 5)])
 @pytest.mark.parametrize(("name", "options", "twin"), TWINS, ids=NAMES)
 def test_a_rule_takes_the_steps_of_the_torch_optimizer(name, options, twin, shape, array):
-    assert_same_steps(RULES[name](**options), twin, shape, array)
+    assert_same_steps(getattr(reference, name)(**options), twin, shape, array)
 
 
 @pytest.mark.parametrize(
@@ -100,26 +145,34 @@ def test_a_rule_takes_the_steps_of_the_torch_optimizer(name, options, twin, shap
         ("AdaMax", 'beta2 * state["u"]', 'state["u"]'),
         ("AMSGrad", 'xp.maximum(state["v_max"], v)', "v"),
         ("AMSGrad", "v_max / (1 - beta2**t)", "v_max"),
+        ("PAdam", "m / (1 - beta1**t)", "m"),
+        ("PAdam", "(2 * self.partial)", "self.partial"),
+        ("DynamicPAdam", "(2 * self.partial)", "self.partial"),
+        ("DynamicPAdam", "v / (1 - beta2**t)", "v"),
+        ("Padam", "(1 - beta2**t) ** 0.5", "(1 - beta2**t)"),
+        ("Padam", "_square_decay(self, w, gradient)", "w, gradient"),
+        ("AdamExponent", "v / (1 - beta2**t)", "v"),
+        ("AdamExponent", "v**self.exponent", "v ** (2 * self.exponent)"),
     ],
 )
 def test_the_comparison_notices_a_slip(name, right, wrong, monkeypatch):
     source = inspect.getsource(reference)
-    assert right in inspect.getsource(RULES[name])
+    assert right in inspect.getsource(getattr(reference, name))
     slip = types.ModuleType("slip")
     monkeypatch.setitem(sys.modules, "slip", slip)
     exec(source.replace(right, wrong), slip.__dict__)
     options, twin = next((options, twin) for rule, options, twin in TWINS if rule == name)
     with pytest.raises(AssertionError):
-        assert_same_steps(slip.RULES[name](**options), twin, (2,))
+        assert_same_steps(getattr(slip, name)(**options), twin, (2,))
 
 
-def test_all_seven_rules_are_listed():
+def test_the_seven_rules_that_pytorch_has_are_listed():
     rules = [GradientDescent, Momentum, AdaGrad, RMSProp, Adam, AdaMax, AMSGrad]
     assert dict(RULES) == {rule.__name__: rule for rule in rules}
 
 
 @every_rule
-@pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+@both_kinds
 def test_a_step_leaves_its_arguments_as_they_are(rule, array):
     w, g = array([1.0, -2.0]), array([0.5, 3.0])
     _, state = rule.step(w, g, rule.init(w))
@@ -143,7 +196,7 @@ def test_a_rule_keeps_the_precision_of_its_parameters(rule, w):
     assert all(value.dtype == w.dtype for name, value in state.items() if name != "t")
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+@pytest.mark.parametrize("rule", ALL_RULES)
 def test_hyperparameters_out_of_range_are_refused(rule):
     bad = {
         "lr": [-1e-3, np.nan, np.inf],
@@ -151,18 +204,36 @@ def test_hyperparameters_out_of_range_are_refused(rule):
         "momentum": [-0.1, 1.0],
         "alpha": [1.5, np.nan],
         "betas": [(0.9, 1.0), (-0.1, 0.9), (0.9,)],
+        "weight_decay": [-1e-2, np.inf],
+        "lambda_2": [-1e-2, np.nan],
+        "p": [0, 2.1, np.nan],
+        "partial": [0, 0.51],
+        "exponent": [-0.1, 1.1],
+        "beta_s": [-0.1, 1.0],
+        "decay_at": ["late", None],
     }
-    for name in rule.__dataclass_fields__:
+    switches = {"amsgrad", "bias_correction", "decoupled_weight_decay"}
+    for name in rule.__dataclass_fields__.keys() - switches:
         for value in bad[name]:
-            with pytest.raises(ValueError, match=name) as caught:
+            with pytest.raises(ValueError, match=f"^{name} must") as caught:
                 rule(**{name: value})
             assert str(value) in str(caught.value)
     rule(lr=0.0)
 
 
+def test_the_ends_of_the_ranges_are_allowed():
+    for p in (1e-3, 2):
+        PAdam(eps=0, weight_decay=0, p=p, partial=0.5, decay_at="updated")
+    DynamicPAdam(beta_s=0)
+    for exponent in (0, 1):
+        AdamExponent(exponent=exponent)
+
+
 def test_the_mathematics_needs_no_torch():
     code = "import sys, beyond_adam.landscapes, beyond_adam.numerical, beyond_adam.reference as r\n"
-    code += "r.descend(r.Adam(), lambda w: w, [1.0, 2.0], 3); sys.exit('torch' in sys.modules)"
+    code += "for rule in (r.Adam, r.PAdam, r.DynamicPAdam, r.Padam, r.AdamExponent):\n"
+    code += "    r.descend(rule(), lambda w: w, [1.0, 2.0], 3)\n"
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -218,7 +289,7 @@ def test_steps_of_adagrad_and_rmsprop_under_a_constant_gradient():
     np.testing.assert_allclose(steps, -0.1 * np.sign(g) / np.sqrt(1 - 0.9**t), rtol=1e-6)
 
 
-@pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+@both_kinds
 def test_adamax_leaves_a_coordinate_without_gradient_where_it_is(array):
     rule, w = AdaMax(lr=0.1), array([1.0, 2.0, 3.0])
     state = rule.init(w)
@@ -246,6 +317,225 @@ def test_amsgrad_never_forgets_a_large_gradient():
 def test_adam_ends_where_the_deck_says_it_does(rule, printed):
     end = descend(rule, ROSENBROCK.gradient, [5, 0], 10_000).points[-1]
     np.testing.assert_allclose(end, printed, rtol=0, atol=2e-8)
+
+
+# Rules that PyTorch does not have
+
+
+def random_walk(rule, array=np.array, steps=30, start=None):
+    """Return the points of `rule` under random gradients of many magnitudes, and its last state."""
+    rng = np.random.default_rng(5)
+    w = array(rng.normal(size=6) if start is None else start)
+    state, points = rule.init(w), [w]
+    for _ in range(steps):
+        g = array(rng.normal(size=6) * 10 ** rng.uniform(-3, 1))
+        w, state = rule.step(w, g, state)
+        points.append(w)
+    return points, state
+
+
+CONFIGURED = [
+    PAdam(lr=0.1, weight_decay=0.3, p=0.5),
+    PAdam(lr=0.1, weight_decay=0.3, p=1.5, lambda_2=0.7, partial=0.2, amsgrad=True),
+    PAdam(lr=0.1, weight_decay=0.3, p=0.5, decay_at="updated"),
+    PAdam(lr=0.1, weight_decay=0.3, p=2),
+    DynamicPAdam(lr=0.1, weight_decay=0.3, p=0.5, lambda_2=0.7, beta_s=0.9),
+    DynamicPAdam(lr=0.1, weight_decay=0.3, partial=0.2, amsgrad=True, beta_s=0),
+    Padam(weight_decay=0.3),
+    Padam(amsgrad=False, weight_decay=0.3, decoupled_weight_decay=True),
+    AdamExponent(lr=0.1, exponent=0.3, weight_decay=0.3),
+    AdamExponent(lr=0.1, exponent=0, amsgrad=True),
+    AdamExponent(exponent=1, bias_correction=False, weight_decay=1, decoupled_weight_decay=True),
+]
+
+
+@pytest.mark.parametrize("rule", CONFIGURED)
+def test_arrays_and_tensors_go_the_same_way(rule):
+    start = np.array([0.0, 1e-3, -1e-3, 1.0, -30.0, 1e5])
+    points, state = random_walk(rule, np.array, start=start)
+    twins, twin = random_walk(rule, torch.tensor, start=start)
+    np.testing.assert_allclose(points, torch.stack(twins), rtol=1e-9, atol=1e-12)
+    assert state.keys() == twin.keys()
+    assert state["t"] == twin["t"] == 30
+    for name in state.keys() - {"t"}:
+        np.testing.assert_allclose(state[name], twin[name], rtol=1e-9, atol=1e-12)
+
+
+def test_the_state_holds_what_the_rule_remembers():
+    w = np.ones(2)
+    for rule in (PAdam, DynamicPAdam, Padam, AdamExponent):
+        for amsgrad in (False, True):
+            state = rule(amsgrad=amsgrad).init(w)
+            assert state.pop("t") == 0
+            if rule is DynamicPAdam:
+                assert state.pop("inverse_s").tolist() == [1, 1]
+            assert list(state) == ["m", "v", "v_max"][: 3 if amsgrad else 2]
+            assert all((value == 0).all() for value in state.values())
+
+
+@both_kinds
+@pytest.mark.parametrize("decay_at", ["previous", "updated"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@every_p
+def test_padam_without_decay_is_adam(p, amsgrad, decay_at, array):
+    rule = PAdam(lr=0.1, weight_decay=0, p=p, amsgrad=amsgrad, decay_at=decay_at)
+    twin = (AMSGrad if amsgrad else Adam)(lr=0.1)
+    for w, u in zip(random_walk(rule, array)[0], random_walk(twin, array)[0], strict=True):
+        np.testing.assert_array_equal(w, u)
+
+
+def adams(w, g, lr, eps=1e-8, partial=0.5):
+    """Return û after Adam's first step, whose moments are g and g²."""
+    return w - lr * g / (abs(g) + eps) ** (2 * partial)
+
+
+W = np.array([0.0, 1e-3, -0.2, 1.0, -30.0])
+G = np.array([2.0, -1e-3, 0.5, 30.0, -1.0])
+
+
+@both_kinds
+@pytest.mark.parametrize("rule", [PAdam, DynamicPAdam])
+def test_for_p_2_the_decay_is_that_of_a_square_norm(rule, array):
+    rule = rule(lr=0.1, weight_decay=0.3, p=2, lambda_2=0.7)
+    w, _ = rule.step(array(W), array(G), rule.init(array(W)))
+    right = adams(W, G, 0.1) / (1 + 2 * 0.1 * 0.3 + 0.1 * 0.7)
+    np.testing.assert_allclose(w, right, rtol=1e-14)
+    assert w[0] != 0
+
+
+@both_kinds
+@pytest.mark.parametrize("partial", [0.5, 0.2])
+@pytest.mark.parametrize("p", [0.1, 0.5, 1, 1.7])
+def test_padam_is_the_step_of_equation_3_with_adams_update_for_the_gradient(p, partial, array):
+    options = {"lr": 0.1, "weight_decay": 0.3, "p": p, "lambda_2": 0.7, "partial": partial}
+    rule = PAdam(**options, eps=1e-2)
+    w, _ = rule.step(array(W), array(G), rule.init(array(W)))
+    update = (W - adams(W, G, 0.1, 1e-2, partial)) / 0.1
+    np.testing.assert_allclose(w, adiabatic_step(W, update, 0.1, 0.3, p, l2=0.7), rtol=1e-12)
+
+
+@both_kinds
+@pytest.mark.parametrize("p", [0.1, 0.5, 1, 1.7])
+def test_decay_at_the_updated_weight_divides_by_its_power(p, array):
+    rule = PAdam(lr=0.1, weight_decay=0.3, p=p, lambda_2=0.7, decay_at="updated")
+    w, _ = rule.step(array(W), array(G), rule.init(array(W)))
+    u = adams(W, G, 0.1)
+    right = u / (1 + 0.1 * 0.7 + p * 0.1 * 0.3 * abs(u) ** (p - 2))
+    np.testing.assert_allclose(w, right, rtol=1e-12)
+    assert w[0] != 0
+
+
+@both_kinds
+@pytest.mark.parametrize("lr", [0.0, 0.1])
+@pytest.mark.parametrize("rule", [PAdam, DynamicPAdam])
+@every_p
+def test_a_weight_of_zero_without_decay_gets_the_limit_of_the_factor(p, rule, lr, array):
+    # The gradient of the last is 0 as well, so that |û| is.
+    w, g = np.array([0.0, 1.0, 0.0]), np.array([2.0, -3.0, 0.0])
+    hyperparameters = {"weight_decay": 0.3 if lr == 0 else 0, "lambda_2": 0.7}
+    if rule is PAdam:
+        rules = [PAdam(lr, p=p, decay_at=at, **hyperparameters) for at in ("previous", "updated")]
+    else:
+        rules = [DynamicPAdam(lr, p=p, beta_s=beta, **hyperparameters) for beta in (0, 0.9)]
+    for each in rules:
+        new, _ = each.step(array(w), array(g), each.init(array(w)))
+        np.testing.assert_allclose(new, adams(w, g, lr) / (1 + lr * 0.7), rtol=1e-14)
+
+
+def test_a_division_of_zero_by_zero_in_the_step_itself_is_not_hidden():
+    for rule in (PAdam(eps=0), DynamicPAdam(eps=0), Padam(eps=0), AdamExponent(eps=0)):
+        with pytest.warns(RuntimeWarning, match="invalid value"):
+            w, _ = rule.step(np.ones(1), np.zeros(1), rule.init(np.ones(1)))
+        assert np.isnan(w)
+
+
+@both_kinds
+def test_zero_absorbs_padam_but_not_dynamic_padam(array):
+    zeros, options = np.zeros(6), {"lr": 0.1, "weight_decay": 0.3, "p": 0.5}
+    for rule in (PAdam(**options), DynamicPAdam(**options, beta_s=0)):
+        assert all((w == 0).all() for w in random_walk(rule, array, start=zeros)[0])
+    for rule in (PAdam(**options, decay_at="updated"), DynamicPAdam(**options, beta_s=0.9)):
+        assert all((w != 0).all() for w in random_walk(rule, array, start=zeros)[0][1:])
+    rule = DynamicPAdam(**options, beta_s=0.9)
+    w, _ = rule.step(array(zeros), array(zeros + 2), rule.init(array(zeros)))
+    np.testing.assert_allclose(w, -0.1 * 0.9 / (0.9 + 0.5 * 0.1 * 0.3) * np.ones(6), rtol=1e-8)
+
+
+@both_kinds
+@pytest.mark.parametrize("amsgrad", [False, True])
+@every_p
+def test_dynamic_padam_whose_s_follows_at_once_is_padam(p, amsgrad, array):
+    options = {"lr": 0.1, "weight_decay": 0.3, "p": p, "lambda_2": 0.7}
+    options |= {"partial": 0.3, "amsgrad": amsgrad}
+    dynamic, state = random_walk(DynamicPAdam(**options, beta_s=0), array)
+    padam, _ = random_walk(PAdam(**options), array)
+    for w, right in zip(dynamic, padam, strict=True):
+        np.testing.assert_array_equal(w, right)
+    np.testing.assert_array_equal(state["inverse_s"], abs(padam[-2]) ** (2 - p))
+
+
+@every_p
+def test_the_inverse_of_s_goes_geometrically_to_the_power_of_a_weight_at_rest(p):
+    run = descend(DynamicPAdam(lr=0, p=p, beta_s=0.9), lambda w: w, W, 50)
+    end, t = abs(W) ** (2 - p), np.arange(1, 51)[:, None]
+    np.testing.assert_array_equal(run.points, np.tile(W, (51, 1)))
+    np.testing.assert_allclose(run.history["inverse_s"], end + (1 - end) * 0.9**t, rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta_s", [0.1, 0.9, 0.999])
+@pytest.mark.parametrize("p", [0.1, 0.5, 1, 1.7])
+def test_the_auxiliary_function_never_increases_by_the_move_of_s(p, beta_s):
+    rng = np.random.default_rng(11)
+    w = np.append(np.exp(rng.uniform(-6, 3, 199)) * rng.choice([-1, 1], 199), 0.0)
+    s = np.exp(rng.uniform(-6, 6, 200))
+    rule = DynamicPAdam(weight_decay=0.3, p=p, beta_s=beta_s)
+    _, state = rule.step(w, rng.normal(size=200), {**rule.init(w), "inverse_s": 1 / s})
+    moved = 1 / state["inverse_s"]
+    before, after = lambda_p(w, s, p), lambda_p(w, moved, p)
+    assert (after <= before * (1 + 1e-13)).all()
+    assert (after < before).mean() > 0.9
+    assert ((moved - s) * (optimal_s(w, p) - moved) >= -1e-12 * s**2).all()  # not past the least
+
+
+def test_padam_of_chen_at_one_half_is_amsgrad():
+    for amsgrad, twin in ((True, AMSGrad(lr=0.1, eps=0)), (False, Adam(lr=0.1, eps=0))):
+        ours = random_walk(Padam(eps=0, partial=0.5, amsgrad=amsgrad))[0]
+        np.testing.assert_allclose(ours, random_walk(twin)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("partial", [0.5, 0.25, 0.125, 1e-3])
+def test_the_first_step_of_padam_of_chen(partial):
+    # √v = √(1 − β₂)|g|: the correction for it, outside the power, undoes it at c = 1/2 only.
+    rule, root = Padam(lr=0.1, betas=(0.9, 0.99), eps=1e-2, partial=partial), 0.1
+    w, _ = rule.step(W, G, rule.init(W))
+    right = W - 0.1 * root * G / (root * abs(G) + 1e-2) ** (2 * partial)
+    np.testing.assert_allclose(w, right, rtol=1e-12)
+
+
+@both_kinds
+def test_adam_with_exponent_one_half_is_adam(array):
+    for amsgrad, twin in ((False, Adam(lr=0.1, eps=1e-3)), (True, AMSGrad(lr=0.1, eps=1e-3))):
+        ours = random_walk(AdamExponent(lr=0.1, eps=1e-3, amsgrad=amsgrad), array)[0]
+        for w, right in zip(ours, random_walk(twin, array)[0], strict=True):
+            np.testing.assert_allclose(w, right, rtol=1e-12, atol=1e-12)
+
+
+def test_adam_with_exponent_zero_and_no_correction_is_momentum():
+    rule = AdamExponent(lr=0.1, betas=(0.8, 0.95), eps=0.5, exponent=0, bias_correction=False)
+    ours, twin = random_walk(rule)[0], random_walk(Momentum(0.1 / 1.5, momentum=0.8))[0]
+    np.testing.assert_allclose(ours, twin, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [0, 0.3, 0.5, 1])
+def test_the_first_step_of_adam_with_an_exponent(exponent):
+    rule = AdamExponent(lr=0.1, betas=(0.9, 0.99), eps=1e-2, exponent=exponent)
+    w, _ = rule.step(W, G, rule.init(W))
+    right = W - 0.1 * G / ((G**2) ** exponent + 1e-2)
+    np.testing.assert_allclose(w, right, rtol=1e-12)
+    rule = dataclasses.replace(rule, bias_correction=False)
+    w, _ = rule.step(W, G, rule.init(W))
+    right = W - 0.1 * 0.1 * G / ((0.01 * G**2) ** exponent + 1e-2)
+    np.testing.assert_allclose(w, right, rtol=1e-12)
 
 
 # Trajectories

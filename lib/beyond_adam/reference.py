@@ -6,10 +6,11 @@ Rules are elementwise, so one text serves NumPy arrays and torch tensors of any 
 point or a batch. They are the yardstick for faster code, and `descend` watches them on landscapes.
 
 Symbols: w the parameters, η (`lr`) the learning rate, g the gradient, β or α decay rates of moving
-averages, m and v (or u) the first and second moment, t the number of steps taken.
+averages, m and v (or u) the first and second moment, t the number of steps taken, λ
+(`weight_decay`) the strength of weight decay, and û the parameters after Adam's part of a step.
 """
 
-# `Rule` says what `init` and `step` do; repeated seven times it would hide the equations.
+# `Rule` says what `init` and `step` do; repeated in each rule it would hide the equations.
 # ruff: noqa: ARG002, D102
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from beyond_adam._ranges import RANGES
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +68,13 @@ def _check(rule: Rule) -> None:
         if name == "betas":
             if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
                 raise ValueError(f"betas must be two numbers in [0, 1), not {value}")
-        elif name in ("momentum", "alpha"):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {value}")
-        elif not 0 <= value < float("inf"):
-            raise ValueError(f"{name} must lie in [0, ∞), not {value}")
+        elif name == "decay_at":
+            if value not in ("previous", "updated"):
+                raise ValueError(f"decay_at must be 'previous' or 'updated', not {value!r}")
+        elif name in RANGES:  # the others are switches
+            allowed, interval = RANGES[name]
+            if not allowed(value):
+                raise ValueError(f"{name} must lie in {interval}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -251,13 +256,210 @@ class AMSGrad(Rule):
         return w, {"t": t, "m": m, "v": v, "v_max": v_max}
 
 
+def _no_moments(w: Array, amsgrad: bool) -> State:
+    """Return t = 0 and m = v = 0, with `amsgrad` also the maximum of v."""
+    names = ("m", "v", "v_max") if amsgrad else ("m", "v")
+    return {"t": 0} | {name: _namespace(w).zeros_like(w) for name in names}
+
+
+def _moments(
+    rule: PAdam | DynamicPAdam | Padam | AdamExponent, gradient: Array, state: State
+) -> tuple[int, Array, Array, State]:
+    """Return t, m and v, or with ``amsgrad`` the maximum of v, after g; and the state of them."""
+    beta1, beta2 = rule.betas
+    t = state["t"] + 1
+    m = beta1 * state["m"] + (1 - beta1) * gradient
+    v = beta2 * state["v"] + (1 - beta2) * gradient**2
+    if not rule.amsgrad:
+        return t, m, v, {"t": t, "m": m, "v": v}
+    v_max = _namespace(v).maximum(state["v_max"], v)
+    return t, m, v_max, {"t": t, "m": m, "v": v, "v_max": v_max}
+
+
+def _square_decay(rule: Padam | AdamExponent, w: Array, gradient: Array) -> tuple[Array, Array]:
+    """Return w and g + λw, or w(1 − ηλ) and g if the decay is decoupled from the gradient."""
+    if rule.decoupled_weight_decay:
+        return w * (1 - rule.lr * rule.weight_decay), gradient
+    return w, gradient + rule.weight_decay * w
+
+
+def _p_norm_decay(rule: PAdam | DynamicPAdam, u: Array, x: Array) -> Array:
+    """Return û X / (X(1 + ηλ₂) + pηλ)."""
+    ridge = 1 + rule.lr * rule.lambda_2
+    decay = rule.p * rule.lr * rule.weight_decay
+    if decay == 0:  # then X cancels, also where it is 0
+        return u / ridge
+    shrunk: Array = x / (x * ridge + decay) * u
+    return shrunk
+
+
+@dataclass(frozen=True)
+class PAdam(Rule):
+    """Adam with decoupled decay for any p-norm (Outmezguine, "Introducing PAdam", 2023, Eq. 3).
+
+    With û = w − η m̂ / (√v̂ + ε)^(2c), Adam's step for c = `partial` = 1/2, and X = |w|^(2−p) at the
+    weight before the step, or |û|^(2−p) for `decay_at` = "updated",
+
+        w ← û X / (X(1 + ηλ₂) + pηλ).
+
+    A weight of 0 has X = 0, so it stays 0 if it is decayed at the previous weight, but for p = 2:
+    there X is 1 everywhere, and the decay is w = û / (1 + 2ηλ + ηλ₂). Without decay, ηλ = 0, X
+    cancels, also at w = 0. With `amsgrad`, v is replaced by its maximum as in `AMSGrad`.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    p: float = 1.0
+    lambda_2: float = 0.0
+    partial: float = 0.5
+    amsgrad: bool = False
+    decay_at: Literal["previous", "updated"] = "previous"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, w: Array) -> State:
+        return _no_moments(w, self.amsgrad)
+
+    def step(self, w: Array, gradient: Array, state: State) -> tuple[Array, State]:
+        xp, (beta1, beta2) = _namespace(w), self.betas
+        t, m, v, state = _moments(self, gradient, state)
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        u = w - self.lr * m_hat / (xp.sqrt(v_hat) + self.eps) ** (2 * self.partial)
+        x = abs(w if self.decay_at == "previous" else u) ** (2 - self.p)
+        return _p_norm_decay(self, u, x), state
+
+
+@dataclass(frozen=True)
+class DynamicPAdam(Rule):
+    """PAdam whose auxiliary variable s follows the weights with a delay.
+
+    In `PAdam` the decay is that of a square norm, û / (1 + ηλ₂ + pηλs), with s at once at
+    |w|^(p−2), where Λ_p(w, ·) is least (`beyond_adam.prox.lambda_p`). Outmezguine's post
+    ("Introducing PAdam", 2023, "Departure from the adiabatic limit") proposes to start at s = 1 and
+    to let s learn more slowly than w, but gives no rule. Here r = 1/s is a moving average with
+    decay rate β_s (`beta_s`):
+
+        r ← β_s r + (1 − β_s)|w|^(2−p), at the weight before the step, then
+        w ← û r / (r(1 + ηλ₂) + pηλ), with û as in `PAdam`.
+
+    As r moves towards |w|^(2−p) and never past it, s = 1/r moves towards |w|^(p−2). Λ_p(w, s) is
+    convex in s and least there, so it never increases by the move, whatever β_s is. At s = 1 the
+    penalty λΛ_p is (pλ/2)w² and a constant: the decay begins as that of p = 2. Because r stays
+    finite and, unless β_s = 0, positive, a weight that is 0 or passes through 0 is not bound to
+    stay there, as it is in `PAdam`, which this is for β_s = 0. The move is that of
+    `beyond_adam.prox.dynamic_s` at the rate ρ = 1 − β_s.
+
+    The state has r as ``"inverse_s"``, beginning at 1.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    p: float = 1.0
+    lambda_2: float = 0.0
+    partial: float = 0.5
+    amsgrad: bool = False
+    beta_s: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, w: Array) -> State:
+        return {**_no_moments(w, self.amsgrad), "inverse_s": _namespace(w).ones_like(w)}
+
+    def step(self, w: Array, gradient: Array, state: State) -> tuple[Array, State]:
+        xp, (beta1, beta2) = _namespace(w), self.betas
+        r = self.beta_s * state["inverse_s"] + (1 - self.beta_s) * abs(w) ** (2 - self.p)
+        t, m, v, state = _moments(self, gradient, state)
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        u = w - self.lr * m_hat / (xp.sqrt(v_hat) + self.eps) ** (2 * self.partial)
+        return _p_norm_decay(self, u, r), {**state, "inverse_s": r}
+
+
+@dataclass(frozen=True)
+class Padam(Rule):
+    """Padam: AMSGrad with a smaller power of v (Chen et al., 2018), as its authors' code has it.
+
+    With c = `partial` and v̂ the maximum of v, or v itself without `amsgrad`,
+
+        w ← w − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v̂ + ε)^(2c).
+
+    For every c the correction for the start at 0 is that of c = 1/2, so that for smaller ones it
+    is a warm-up. At c = 1/2 this is `AMSGrad`, but ε is added to the uncorrected root. Weight decay
+    adds λw to g; decoupled, w becomes w(1 − ηλ) before the step, as in AdamW.
+    """
+
+    lr: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    partial: float = 0.125
+    amsgrad: bool = True
+    decoupled_weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, w: Array) -> State:
+        return _no_moments(w, self.amsgrad)
+
+    def step(self, w: Array, gradient: Array, state: State) -> tuple[Array, State]:
+        xp, (beta1, beta2) = _namespace(w), self.betas
+        w, gradient = _square_decay(self, w, gradient)
+        t, m, v, state = _moments(self, gradient, state)
+        lr = self.lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+        return w - lr * m / (xp.sqrt(v) + self.eps) ** (2 * self.partial), state
+
+
+@dataclass(frozen=True)
+class AdamExponent(Rule):
+    """Adam with an exponent c in place of the square root: w ← w − η m̂ / (v̂^c + ε) (Chen, 2019).
+
+    At c = `exponent` = 1/2 this is `Adam`. Without `bias_correction` the moments are taken as they
+    are, as in the source's formulas; then at c = 0, where v⁰ = 1 also for v = 0, it is `Momentum`
+    at the rate η/(1 + ε), which is PyTorch's ``SGD(lr=η(1 − β₁)/(1 + ε), momentum=β₁)``. With
+    `amsgrad`, v is replaced by its maximum as in `AMSGrad`. Weight decay adds λw to g; decoupled, w
+    becomes w(1 − ηλ) before the step, as in AdamW.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    exponent: float = 0.5
+    bias_correction: bool = True
+    amsgrad: bool = False
+    decoupled_weight_decay: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, w: Array) -> State:
+        return _no_moments(w, self.amsgrad)
+
+    def step(self, w: Array, gradient: Array, state: State) -> tuple[Array, State]:
+        beta1, beta2 = self.betas
+        w, gradient = _square_decay(self, w, gradient)
+        t, m, v, state = _moments(self, gradient, state)
+        if self.bias_correction:
+            m = m / (1 - beta1**t)
+            v = v / (1 - beta2**t)
+        return w - self.lr * m / (v**self.exponent + self.eps), state
+
+
 RULES: Mapping[str, type[Any]] = MappingProxyType(
     {
         rule.__name__: rule
         for rule in (GradientDescent, Momentum, AdaGrad, RMSProp, Adam, AdaMax, AMSGrad)
     }
 )
-"""The rules by class name."""
+"""The rules of which PyTorch has its own optimizer, with which chapter 1 compares them, by name."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Optimizers for torch models, schedulers for what they add, and tools for sparse weights.
 
 - `PAdam`: Adam with decoupled decay for any p-norm, 0 < p ≤ 2.
+- `DynamicPAdam`: PAdam whose decay follows the weights with a delay.
 - `Padam`: momentum with partial adaptivity, between SGD and AMSGrad.
 - `AdamExponent`: Adam whose exponent of the second moment is a hyperparameter to be moved.
 - `functional`: the same as functions on tensors and state that the caller owns.
@@ -11,6 +12,7 @@
 
 from beyond_adam.optim import functional
 from beyond_adam.optim.adam_exponent import AdamExponent
+from beyond_adam.optim.dynamic_pnorm_adam import DynamicPAdam
 from beyond_adam.optim.partial_adam import Padam
 from beyond_adam.optim.pnorm_adam import PAdam
 from beyond_adam.optim.rule_optimizer import RuleOptimizer
@@ -35,6 +37,7 @@ from beyond_adam.optim.twins import twin
 __all__ = [
     "AdamExponent",
     "CosineSchedule",
+    "DynamicPAdam",
     "ExponentScheduler",
     "HyperparameterScheduler",
     "LinearSchedule",

@@ -3,12 +3,13 @@
 The optimizers of this family differ from Adam in two degrees of freedom, the exponent c of the
 second moment and the rule that decays the weights, and in a few conventions: where ε sits, what
 corrects the bias, and whether v is replaced by its running maximum. A `Rule` fixes them all;
-`adam_family` takes the step, one tensor at a time or with torch's foreach kernels.
+`adam_family` takes the step, one tensor at a time, with torch's foreach kernels, or with a kernel
+of our own.
 
 Weights of float16 or bfloat16 are stepped in float32, with moments in float32, and rounded once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, cast, overload
 
@@ -24,10 +25,15 @@ from torch.optim.optimizer import (
     _use_grad_for_differentiable,
 )
 
-from beyond_adam.optim._ranges import RANGES
+from beyond_adam._ranges import RANGES
+from beyond_adam.optim import _fused
 
 DecayAt = Literal["previous", "updated"]
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0, "inverse_s": 1.0}
+"""The tensors that a step may keep, and what they begin with."""
+PLAIN = {Tensor, torch.nn.Parameter}
+BLOCK = 2**17
+"""Elements stepped at a time on a CPU: temporaries of them stay in its cache."""
 
 
 class Rule(NamedTuple):
@@ -45,12 +51,14 @@ class Rule(NamedTuple):
     correction: Literal["moments", "step size", "none"]
     """Divide m by 1 − β₁ᵗ and v by 1 − β₂ᵗ; multiply η by √(1 − β₂ᵗ)/(1 − β₁ᵗ); neither."""
     decay: Literal["coupled", "decoupled", "p-norm"]
-    """g + λw; w(1 − ηλ) before the step; division by 1 + ηλ₂ + pηλ|w|^(p−2) after it."""
+    """g + λw; w(1 − ηλ) before the step; division by 1 + ηλ₂ + pηλs for s = |w|^(p−2) after it."""
     amsgrad: bool
     maximize: bool
     p: float = 2.0
     lambda_2: float = 0.0
     decay_at: DecayAt = "previous"
+    beta_s: float | None = None
+    """Decay rate of 1/s as a moving average of |w|^(2−p); None: s is what it is at once."""
 
 
 def adam_family(
@@ -62,13 +70,16 @@ def adam_family(
     state_steps: list[Tensor],
     rule: Rule,
     *,
+    inverse_ss: list[Tensor] | None = None,
     foreach: bool | None,
+    fused: bool | None,
     capturable: bool,
     differentiable: bool,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
 ) -> None:
     """Take one step of `rule`; `functional` describes the arguments."""
-    if foreach and differentiable:
-        raise ValueError("foreach=True and differentiable=True exclude each other")
+    _check_paths(foreach, fused, differentiable)
     for param, grad in zip(params, grads, strict=True):
         for name, tensor in (("parameters", param), ("gradients", grad)):
             if tensor.layout != torch.strided or tensor.is_complex():
@@ -87,163 +98,264 @@ def adam_family(
                     )
         elif torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a step can be captured in a CUDA graph only with capturable=True")
-    if not params:
+    if not params or (found_inf is not None and found_inf.item()):
         return
-    if foreach is None:
-        _, foreach = _default_to_fused_or_foreach(params, differentiable)
+    lr = _to_scalar(rule.lr)
     # A graph must not hold the numbers of one step: there they are tensors, elsewhere floats.
     as_tensors = capturable or differentiable or compiling
-    lr = _to_scalar(rule.lr)
-    if isinstance(lr, Tensor) and not as_tensors:
+    if isinstance(lr, Tensor) and (not as_tensors or (fused and not compiling)):
         lr = lr.item()
     rule = rule._replace(lr=lr)
-    lists = (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps)
+
+    states = [exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else exp_avg_sqs]
+    states.append(exp_avg_sqs if inverse_ss is None else inverse_ss)
+    slots = [
+        _local(Slot(param, grad, *others))
+        for param, grad, *others in zip(params, grads, *states, strict=True)
+    ]
+    if fused and not compiling:
+        slots, state_steps = _fused_part(slots, state_steps, rule, grad_scale)
+        if not slots:
+            return
+    if grad_scale is not None:
+        slots = [slot._replace(g=slot.g / grad_scale.to(slot.g.device)) for slot in slots]
+    if foreach is None:
+        _, foreach = _default_to_fused_or_foreach([slot.w for slot in slots], differentiable)
     if foreach:
-        _foreach(*lists, rule, as_tensors=as_tensors)
+        _foreach(slots, state_steps, rule, as_tensors=as_tensors)
     else:
-        _for_loop(*lists, rule, as_tensors=as_tensors, differentiable=differentiable)
+        _for_loop(slots, state_steps, rule, as_tensors=as_tensors, differentiable=differentiable)
+
+
+class Slot(NamedTuple):
+    """The tensors of one parameter, of one shape; v stands for those that the rule lacks."""
+
+    w: Tensor
+    g: Tensor
+    m: Tensor
+    v: Tensor
+    peak: Tensor
+    inverse_s: Tensor
+
+
+def _local(slot: Slot) -> Slot:
+    """Return the shards that this process holds: the step is elementwise."""
+    if PLAIN.issuperset(map(type, slot)):
+        return slot
+    # Only DTensors have placements, and who has none of them does not wait for their import.
+    placements = [getattr(tensor, "placements", "one process") for tensor in slot]
+    if any(other != placements[0] for other in placements):
+        raise RuntimeError(
+            "a parameter, its gradient and its state must be placed alike, not on "
+            + ", ".join(str(placement) for placement in placements)
+        )
+    if placements[0] == "one process":
+        return slot
+    return Slot(*[cast(Any, tensor).to_local() for tensor in slot])
+
+
+def _fused_part(
+    slots: list[Slot], state_steps: list[Tensor], rule: Rule, grad_scale: Tensor | None
+) -> tuple[list[Slot], list[Tensor]]:
+    """Step what the fused kernel takes, and return the rest."""
+    if _fused.library() is None:
+        return slots, state_steps
+    taken = [_fused.takes(slot) for slot in slots]
+    steps = [step for step, take in zip(state_steps, taken, strict=True) if take]
+    if steps:
+        _count(steps)
+        known: dict[float, Any] = {}  # most counts are equal
+        for step in steps:
+            count = step.item()
+            if count not in known:
+                lr, step_size, divisor = _scalars(rule, step, torch.float64, as_tensors=False)
+                known[count] = lr, step_size, 1.0 if divisor is None else divisor
+        _fused.take_step(
+            [slot for slot, take in zip(slots, taken, strict=True) if take],
+            [known[step.item()] for step in steps],
+            rule,
+            1.0 if grad_scale is None else grad_scale.item(),
+        )
+    left = [i for i, take in enumerate(taken) if not take]
+    return [slots[i] for i in left], [state_steps[i] for i in left]
 
 
 def _for_loop(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    max_exp_avg_sqs: list[Tensor],
+    slots: list[Slot],
     state_steps: list[Tensor],
     rule: Rule,
     *,
     as_tensors: bool,
     differentiable: bool,
 ) -> None:
-    for i, param in enumerate(params):
-        w, grad, m, v = _upcast(param), _upcast(grads[i]), exp_avgs[i], exp_avg_sqs[i]
-        if rule.maximize:
-            grad = -grad
-        state_steps[i] += 1
-        lr, step_size, divisor = _scalars(rule, state_steps[i], w.dtype, as_tensors)
+    for slot, step in zip(slots, state_steps, strict=True):
+        step += 1
+        scalars = _scalars(rule, step, _state_dtype(slot.w), as_tensors)
+        small = as_tensors or not slot.w.is_cpu
+        for part in (slot,) if small else _parts(slot, BLOCK):
+            _step_one(part, scalars, rule, differentiable)
 
-        if rule.decay == "coupled" and rule.weight_decay != 0:
-            grad = grad.add(w, alpha=rule.weight_decay)
-        m.lerp_(grad, 1 - rule.beta1)
-        v.mul_(rule.beta2).addcmul_(grad, grad, value=1 - rule.beta2)
-        del grad
-        if rule.amsgrad:
-            peak = max_exp_avg_sqs[i]
-            if differentiable:  # autograd keeps both arguments, and the next step changes them
-                peak.copy_(torch.maximum(peak.clone(), v.clone()))
-            else:
-                peak.clamp_min_(v)  # `maximum` with `out` breaks graphs if they are strided
-            v = peak
 
-        if rule.decay == "decoupled" and rule.weight_decay != 0:
-            w.mul_(1 - lr * rule.weight_decay)
-        shrinks = _shrinks(rule)
-        if shrinks and rule.decay_at == "previous":
-            shrinkage = _shrinkage(w, lr, rule, differentiable)
+def _parts(slot: Slot, size: int) -> Iterator[Slot]:
+    """Yield views of the tensors with about `size` elements each."""
+    n = slot.w.numel()
+    if n <= size:
+        yield slot
+    elif all(tensor.is_contiguous() for tensor in slot):
+        flat = [x.view(-1) for x in slot]
+        yield from map(Slot._make, zip(*[torch.split(x, size) for x in flat], strict=True))
+    else:
+        longest = max(range(slot.w.dim()), key=slot.w.size)
+        rows = max(1, size * slot.w.size(longest) // n)
+        yield from map(Slot._make, zip(*[torch.split(x, rows, longest) for x in slot], strict=True))
 
-        root = v.sqrt()
-        if differentiable:
-            root = root.clone()  # autograd keeps the root itself
-        if divisor is not None:
-            root.div_(divisor)
-        if rule.eps_at == "root":
-            root.add_(rule.eps)
-        if rule.exponent != 0.5:
-            root.pow_(2 * rule.exponent)
-        if rule.eps_at == "power":
-            root.add_(rule.eps)
-        if isinstance(step_size, Tensor):
-            w.addcmul_((m.clone() if differentiable else m) / root, -step_size)
+
+def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) -> None:
+    """Take the step for one tensor: here are the formulas."""
+    param, grad, m, v, peak, inverse_s = slot
+    w, grad = _upcast(param), _upcast(grad)
+    lr, step_size, divisor = scalars
+    if rule.maximize:
+        grad = -grad
+    if rule.decay == "coupled" and rule.weight_decay != 0:
+        grad = grad.add(w, alpha=rule.weight_decay)
+    m.lerp_(grad, 1 - rule.beta1)
+    v.mul_(rule.beta2).addcmul_(grad, grad, value=1 - rule.beta2)
+    del grad
+    if rule.amsgrad:
+        if differentiable:  # autograd keeps both arguments, and the next step changes them
+            peak.copy_(torch.maximum(peak.clone(), v.clone()))
         else:
-            w.addcdiv_(m, root, value=-step_size)
-        del root
+            peak.clamp_min_(v)  # `maximum` with `out` breaks graphs if they are strided
+        v = peak
 
-        if shrinks:
-            if rule.decay_at == "updated":
-                shrinkage = _shrinkage(w, lr, rule, differentiable)
-            w.div_(shrinkage)
-            del shrinkage
-        if w.dtype != param.dtype:
-            param.copy_(w)
+    if rule.decay == "decoupled" and rule.weight_decay != 0:
+        w.mul_(1 - lr * rule.weight_decay)
+    shrinks = _shrinks(rule)
+    if shrinks and rule.decay_at == "previous":
+        shrinkage = _shrinkage(w, inverse_s, lr, rule, differentiable)
+
+    root = v.sqrt()
+    if differentiable:
+        root = root.clone()  # autograd keeps the root itself
+    if divisor is not None:
+        root.div_(divisor)
+    if rule.eps_at == "root":
+        root.add_(rule.eps)
+    if rule.exponent != 0.5:
+        root.pow_(2 * rule.exponent)
+    if rule.eps_at == "power":
+        root.add_(rule.eps)
+    if isinstance(step_size, Tensor):
+        w.addcmul_((m.clone() if differentiable else m) / root, -step_size)
+    else:
+        w.addcdiv_(m, root, value=-step_size)
+    del root
+
+    if shrinks:
+        if rule.decay_at == "updated":
+            shrinkage = _shrinkage(w, inverse_s, lr, rule, differentiable)
+        w.div_(shrinkage)
+    if w.dtype != param.dtype:
+        param.copy_(w)
 
 
-def _foreach(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    max_exp_avg_sqs: list[Tensor],
-    state_steps: list[Tensor],
-    rule: Rule,
-    *,
-    as_tensors: bool,
-) -> None:
-    weights = [_upcast(param) for param in params]
-    grads = [_upcast(grad) for grad in grads]
-    lists = [weights, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps]
-    # torch types each list as one that may hold None; none of these does.
-    groups = Optimizer._group_tensors_by_device_and_dtype(cast(list[list[Tensor | None]], lists))
-    del grads, lists
-    for group, _ in groups.values():
-        w, g, m, v, peak, steps = cast(list[list[Tensor]], group)
-        group.clear()  # so that lists deleted below are freed
-        if rule.maximize:
-            g = list(torch._foreach_neg(g))
-        if not torch.compiler.is_compiling() and steps[0].is_cpu:
-            # Else each of the additions would wrap the number in a tensor of its own.
-            torch._foreach_add_(steps, torch.tensor(1.0), alpha=1.0)
-        else:
+def _foreach(slots: list[Slot], state_steps: list[Tensor], rule: Rule, *, as_tensors: bool) -> None:
+    weights = [slot.w for slot in slots]
+    # torch types each list as one that may hold None; these do not.
+    lists = cast(list[list[Tensor | None]], [weights, state_steps])
+    for (_, dtype), (_, indices) in Optimizer._group_tensors_by_device_and_dtype(
+        lists, with_indices=True
+    ).items():
+        steps = [state_steps[i] for i in indices]
+        if torch.compiler.is_compiling():
             torch._foreach_add_(steps, 1)
-        scalars = [_scalars(rule, t, x.dtype, as_tensors) for t, x in zip(steps, w, strict=True)]
-        lr = scalars[0][0]  # the same for all tensors
-        # torch types lists of scalars as floats, and takes lists of tensors too.
-        step_sizes = cast(list[float], [-step_size for _, step_size, _ in scalars])
-        divisors = cast(list[float], [divisor for _, _, divisor in scalars])
-
-        if rule.decay == "coupled" and rule.weight_decay != 0:
-            if rule.maximize:  # then these are no longer the caller's gradients
-                torch._foreach_add_(g, w, alpha=rule.weight_decay)
-            else:
-                g = list(torch._foreach_add(g, w, alpha=rule.weight_decay))
-        torch._foreach_lerp_(m, g, 1 - rule.beta1)
-        torch._foreach_mul_(v, rule.beta2)
-        torch._foreach_addcmul_(v, g, g, 1 - rule.beta2)
-        del g
-        if rule.amsgrad:
-            torch._foreach_maximum_(peak, v)
-            v = peak
-
-        if rule.decay == "decoupled" and rule.weight_decay != 0:
-            torch._foreach_mul_(w, _operand(1 - lr * rule.weight_decay, len(w)))
-        shrinks = _shrinks(rule)
-        if shrinks and rule.decay_at == "previous":
-            shrinkage = _foreach_shrinkage(w, lr, rule)
-
-        root = torch._foreach_sqrt(v)
-        if rule.correction == "moments":
-            torch._foreach_div_(root, divisors)
-        if rule.eps_at == "root":
-            torch._foreach_add_(root, rule.eps)
-        if rule.exponent != 0.5:
-            torch._foreach_pow_(root, 2 * rule.exponent)
-        if rule.eps_at == "power":
-            torch._foreach_add_(root, rule.eps)
-        if as_tensors:
-            torch._foreach_div_(root, step_sizes)
-            torch._foreach_addcdiv_(w, m, root)
         else:
-            torch._foreach_addcdiv_(w, m, root, step_sizes)
-        del root
+            _count(steps)
+        members = []
+        for i, step in zip(indices, steps, strict=True):
+            members.append((slots[i], _scalars(rule, step, _state_dtype(weights[i]), as_tensors)))
+        # Two temporaries of every tensor at once would be two lists of parameters.
+        low = dtype in (torch.float16, torch.bfloat16)
+        temporaries = 3 if low else 2 if _shrinks(rule) and rule.decay_at == "previous" else 1
+        if torch.compiler.is_compiling() or temporaries == 1:
+            _step_many(members, rule, as_tensors)
+            continue
+        limit = sum([slot.w.numel() for slot, _ in members]) // temporaries
+        batch: list[tuple[Slot, Scalars]] = []
+        size = 0
+        for slot, scalars in members:
+            for part in _parts(slot, max(1, limit // 2)):
+                if batch and size + part.w.numel() > limit:
+                    _step_many(batch, rule, as_tensors)
+                    batch, size = [], 0
+                batch.append((part, scalars))
+                size += part.w.numel()
+        _step_many(batch, rule, as_tensors)
 
-        if shrinks:
-            if rule.decay_at == "updated":
-                shrinkage = _foreach_shrinkage(w, lr, rule)
-            torch._foreach_div_(w, _operand(shrinkage, len(w)))
-            del shrinkage
-    rounded = [i for i, param in enumerate(params) if param.dtype != weights[i].dtype]
+
+def _step_many(members: list[tuple[Slot, "Scalars"]], rule: Rule, as_tensors: bool) -> None:
+    """Take the step for tensors of one device and dtype: the formulas of `_step_one`."""
+    slots, scalars = zip(*members, strict=True)
+    params, g, m, v, peak, inverse_s = (list(x) for x in zip(*slots, strict=True))
+    w, g = [_upcast(x) for x in params], [_upcast(x) for x in g]
+    lr = scalars[0][0]  # the same for all tensors
+    # torch types lists of scalars as floats, and takes lists of tensors too.
+    step_sizes = cast(list[float], [-step_size for _, step_size, _ in scalars])
+    divisors = cast(list[float], [divisor for _, _, divisor in scalars])
+    if rule.maximize:
+        g = list(torch._foreach_neg(g))
+    if rule.decay == "coupled" and rule.weight_decay != 0:
+        if rule.maximize:  # then these are no longer the caller's gradients
+            torch._foreach_add_(g, w, alpha=rule.weight_decay)
+        else:
+            g = list(torch._foreach_add(g, w, alpha=rule.weight_decay))
+    torch._foreach_lerp_(m, g, 1 - rule.beta1)
+    torch._foreach_mul_(v, rule.beta2)
+    torch._foreach_addcmul_(v, g, g, 1 - rule.beta2)
+    del g
+    if rule.amsgrad:
+        torch._foreach_maximum_(peak, v)
+        v = peak
+
+    if rule.decay == "decoupled" and rule.weight_decay != 0:
+        torch._foreach_mul_(w, _operand(1 - lr * rule.weight_decay, len(w)))
+    shrinks = _shrinks(rule)
+    if shrinks and rule.decay_at == "previous":
+        shrinkage = _foreach_shrinkage(w, inverse_s, lr, rule)
+
+    root = torch._foreach_sqrt(v)
+    if rule.correction == "moments":
+        torch._foreach_div_(root, divisors)
+    if rule.eps_at == "root":
+        torch._foreach_add_(root, rule.eps)
+    if rule.exponent != 0.5:
+        torch._foreach_pow_(root, 2 * rule.exponent)
+    if rule.eps_at == "power":
+        torch._foreach_add_(root, rule.eps)
+    if as_tensors:
+        torch._foreach_div_(root, step_sizes)
+        torch._foreach_addcdiv_(w, m, root)
+    else:
+        torch._foreach_addcdiv_(w, m, root, step_sizes)
+    del root
+
+    if shrinks:
+        if rule.decay_at == "updated":
+            shrinkage = _foreach_shrinkage(w, inverse_s, lr, rule)
+        torch._foreach_div_(w, _operand(shrinkage, len(w)))
+    rounded = [i for i, param in enumerate(params) if param.dtype != w[i].dtype]
     if rounded:
-        torch._foreach_copy_([params[i] for i in rounded], [weights[i] for i in rounded])
+        torch._foreach_copy_([params[i] for i in rounded], [w[i] for i in rounded])
+
+
+def _count(steps: list[Tensor]) -> None:
+    """Add 1 to each."""
+    if steps[0].is_cpu:
+        # Else each of the additions would wrap the number in a tensor of its own.
+        torch._foreach_add_(steps, torch.tensor(1.0), alpha=1.0)
+    else:
+        torch._foreach_add_(steps, 1)
 
 
 def _upcast(tensor: Tensor) -> Tensor:
@@ -251,10 +363,12 @@ def _upcast(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _scalars(
-    rule: Rule, step: Tensor, dtype: torch.dtype, as_tensors: bool
-) -> tuple[float | Tensor, float | Tensor, float | Tensor | None]:
-    """Return η, the step size, and what divides √v (None for 1), as floats or as tensors."""
+Scalars = tuple[float | Tensor, float | Tensor, float | Tensor | None]
+"""η, the step size, and what divides √v (None for 1)."""
+
+
+def _scalars(rule: Rule, step: Tensor, dtype: torch.dtype, as_tensors: bool) -> Scalars:
+    """Return the scalars of a step as floats or as tensors."""
     lr: float | Tensor
     bias1: float | Tensor
     bias2: float | Tensor
@@ -275,21 +389,26 @@ def _scalars(
 
 
 def _shrinks(rule: Rule) -> bool:
-    return rule.decay == "p-norm" and (rule.weight_decay != 0 or rule.lambda_2 != 0)
+    if rule.decay != "p-norm":
+        return False
+    return rule.weight_decay != 0 or rule.lambda_2 != 0 or rule.beta_s is not None
 
 
-def _shrinkage(w: Tensor, lr: float | Tensor, rule: Rule, differentiable: bool) -> float | Tensor:
-    """Return 1 + ηλ₂ + pηλ/X for X = |w|^(2−p): the weights are divided by it.
+def _shrinkage(
+    w: Tensor, inverse_s: Tensor, lr: float | Tensor, rule: Rule, differentiable: bool
+) -> float | Tensor:
+    """Return 1 + ηλ₂ + pηλ/X for X = |w|^(2−p) = 1/s: the weights are divided by it.
 
     Dividing by X where the textbook multiplies by X/(X(1 + ηλ₂) + pηλ) keeps an X that overflows
     or vanishes right: it leaves 1 + ηλ₂ or ∞. Only 0/0 is left, at w = 0 and ηλ = 0.
     """
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    if rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0):
+    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0)
+    if known and rule.beta_s is None:
         return rest + strength
     if differentiable:
-        if rule.p > 1 and rule.weight_decay != 0 and not torch.compiler.is_compiling():
+        if 1 < rule.p < 2 and rule.weight_decay != 0 and not torch.compiler.is_compiling():
             zeros = int((w == 0).sum())
             if zeros:
                 raise ValueError(
@@ -300,6 +419,11 @@ def _shrinkage(w: Tensor, lr: float | Tensor, rule: Rule, differentiable: bool) 
     x = w.abs()
     if rule.p != 1:
         x.pow_(2 - rule.p)
+    if rule.beta_s is not None:
+        inverse_s.lerp_(x, 1 - rule.beta_s)
+        if known and rule.p != 2:
+            return rest
+        x = inverse_s.clone() if differentiable else x.copy_(inverse_s)
     if isinstance(strength, Tensor):
         x.add_(strength == 0)
     x = strength / x if differentiable else x.reciprocal_().mul_(strength)
@@ -307,16 +431,22 @@ def _shrinkage(w: Tensor, lr: float | Tensor, rule: Rule, differentiable: bool) 
 
 
 def _foreach_shrinkage(
-    w: list[Tensor], lr: float | Tensor, rule: Rule
+    w: list[Tensor], inverse_s: list[Tensor], lr: float | Tensor, rule: Rule
 ) -> float | Tensor | list[Tensor]:
     """Return `_shrinkage` of every tensor."""
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    if rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0):
+    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0)
+    if known and rule.beta_s is None:
         return rest + strength
     x = list(torch._foreach_abs(w))
     if rule.p != 1:
         torch._foreach_pow_(x, 2 - rule.p)
+    if rule.beta_s is not None:
+        torch._foreach_lerp_(inverse_s, x, 1 - rule.beta_s)
+        if known and rule.p != 2:
+            return rest
+        torch._foreach_copy_(x, inverse_s)
     if isinstance(strength, Tensor):
         torch._foreach_add_(x, _operand((strength == 0).to(strength.dtype), len(x)))
     torch._foreach_reciprocal_(x)
@@ -352,8 +482,15 @@ def _check(options: dict[str, Any]) -> None:
         raise ValueError(f"betas must be two numbers in [0, 1), not {betas!r}")
     if options.get("decay_at", "previous") not in ("previous", "updated"):
         raise ValueError(f"decay_at must be 'previous' or 'updated', not {options['decay_at']!r}")
-    if options["foreach"] and options["differentiable"]:
-        raise ValueError("foreach=True and differentiable=True exclude each other")
+    _check_paths(options["foreach"], options["fused"], options["differentiable"])
+
+
+def _check_paths(foreach: bool | None, fused: bool | None, differentiable: bool) -> None:
+    """Raise ValueError if more than one way to take the step is asked for."""
+    paths = {"foreach": foreach, "fused": fused, "differentiable": differentiable}
+    chosen = [f"{name}=True" for name, value in paths.items() if value]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} exclude each other")
 
 
 class AdamFamily(Optimizer):
@@ -364,17 +501,24 @@ class AdamFamily(Optimizer):
     """
 
     _function: ClassVar[Callable[..., None]]
+    _dynamic: ClassVar[bool] = False
+    """Whether 1/s is a state."""
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         _check(defaults)
         super().__init__(params, defaults)
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `torch.amp.GradScaler` leaves it to the step to unscale and to skip."""
+        return any(group["fused"] for group in self.param_groups)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            # A checkpoint of torch's Adam lacks some options, and has others that mean nothing.
-            for name in {"fused", "decoupled_weight_decay"} - self.defaults.keys():
-                group.pop(name, None)
+            # A checkpoint of torch's Adam lacks some options, and has one that may mean nothing.
+            if "decoupled_weight_decay" not in self.defaults:
+                group.pop("decoupled_weight_decay", None)
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
             for param in group["params"]:
@@ -402,7 +546,7 @@ class AdamFamily(Optimizer):
             params = [param for group in self.param_groups for param in group["params"]]
             for name, param in zip(saved, params, strict=True):
                 for key, value in read["state"].get(name, {}).items():
-                    if key in MOMENTS:
+                    if key in STATES:
                         self.state[param][key] = value.to(param.device, _state_dtype(param))
 
         # Last of the pre-hooks and first of the post-hooks, so that the user's see it all done.
@@ -443,9 +587,18 @@ class AdamFamily(Optimizer):
         exp_avgs: list[Tensor],
         exp_avg_sqs: list[Tensor],
         max_exp_avg_sqs: list[Tensor],
+        inverse_ss: list[Tensor],
         state_steps: list[Tensor],
     ) -> None:
-        """Fill the lists for the parameters with a gradient, and begin their states."""
+        """Fill the lists for the parameters with a gradient, and begin their states.
+
+        `torch.compile` knows this method of optimizers by name and does not look inside.
+        """
+        kept = {"exp_avg": exp_avgs, "exp_avg_sq": exp_avg_sqs}
+        if group["amsgrad"]:
+            kept["max_exp_avg_sq"] = max_exp_avg_sqs
+        if self._dynamic:
+            kept["inverse_s"] = inverse_ss
         begun: list[Tensor] = []
         for p in group["params"]:
             if p.grad is None:
@@ -456,17 +609,14 @@ class AdamFamily(Optimizer):
                 device = p.device if group["capturable"] else "cpu"
                 state["step"] = torch.zeros((), dtype=_get_scalar_dtype(), device=device)
                 begun.append(p)
-            for name in MOMENTS if group["amsgrad"] else MOMENTS[:2]:
+            for name, tensors in kept.items():
                 if name not in state:
-                    state[name] = torch.zeros_like(
-                        p, dtype=_state_dtype(p), memory_format=torch.preserve_format
+                    state[name] = torch.full_like(
+                        p, STATES[name], dtype=_state_dtype(p), memory_format=torch.preserve_format
                     )
+                tensors.append(state[name])
             params.append(p)
             grads.append(p.grad)
-            exp_avgs.append(state["exp_avg"])
-            exp_avg_sqs.append(state["exp_avg_sq"])
-            if group["amsgrad"]:
-                max_exp_avg_sqs.append(state["max_exp_avg_sq"])
             state_steps.append(state["step"])
         if begun and not torch.compiler.is_compiling():
             self._begin(group, begun)
@@ -493,15 +643,25 @@ class AdamFamily(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        # What `torch.amp.GradScaler` sets for the step.
+        scaler = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")}
         for group in self.param_groups:
             params: list[Tensor] = []
             grads: list[Tensor] = []
             exp_avgs: list[Tensor] = []
             exp_avg_sqs: list[Tensor] = []
             max_exp_avg_sqs: list[Tensor] = []
+            inverse_ss: list[Tensor] = []
             state_steps: list[Tensor] = []
             self._init_group(
-                group, params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps
+                group,
+                params,
+                grads,
+                exp_avgs,
+                exp_avg_sqs,
+                max_exp_avg_sqs,
+                inverse_ss,
+                state_steps,
             )
             beta1, beta2 = group["betas"]
             self._function(
@@ -510,10 +670,12 @@ class AdamFamily(Optimizer):
                 exp_avgs,
                 exp_avg_sqs,
                 max_exp_avg_sqs,
+                *([inverse_ss] if self._dynamic else []),
                 state_steps,
                 beta1=beta1,
                 beta2=beta2,
                 **{name: group[name] for name in self.defaults if name != "betas"},
+                **scaler,
             )
         return loss
 

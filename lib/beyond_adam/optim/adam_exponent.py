@@ -48,7 +48,9 @@ class AdamExponent(AdamFamily):
         Whether to decay as AdamW does instead: w becomes w(1 − ηλ) before the step.
     foreach
         Whether to step all tensors at once, which takes more memory; None: on accelerators only.
-        Excludes ``differentiable``.
+    fused
+        Whether to step tensors on a CPU by a kernel that is compiled on first use, the fastest way.
+        This, ``foreach`` and ``differentiable`` exclude each other.
     capturable
         Whether a CUDA graph may capture the step; right but slower on any device.
     maximize
@@ -87,6 +89,7 @@ class AdamExponent(AdamFamily):
         *,
         decoupled_weight_decay: bool = False,
         foreach: bool | None = None,
+        fused: bool | None = None,
         capturable: bool = False,
         maximize: bool = False,
         differentiable: bool = False,
@@ -101,6 +104,7 @@ class AdamExponent(AdamFamily):
             "amsgrad": amsgrad,
             "decoupled_weight_decay": decoupled_weight_decay,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "maximize": maximize,
             "differentiable": differentiable,

@@ -20,16 +20,23 @@ and by keyword
 
 foreach
     Whether to step all tensors at once with torch's foreach kernels rather than one by one. None:
-    if all are on an accelerator that has them. With it, one temporary list of tensors is alive at
-    a time; two for a `padam` that decays at the previous weights with p < 2; and copies of
-    half-precision weights and gradients.
+    if all are on an accelerator that has them. It takes memory for one temporary list of tensors.
+fused
+    Whether to step tensors on a CPU in one pass over memory, with a kernel that is compiled on
+    first use. Without a compiler that works it warns once and has no effect, nor has it on tensors
+    of other devices.
 capturable
     Whether a CUDA graph may capture the step: then no value is read from the device. The step
     counts must be on the device of their weights.
 differentiable
-    Whether autograd is to go through the step. Excludes ``foreach``.
+    Whether autograd is to go through the step. This, ``foreach`` and ``fused`` exclude each other.
 maximize
     Whether to ascend: g is replaced by −g.
+grad_scale
+    One number that the gradients are divided by, or None for 1.
+found_inf
+    One number; if it is not 0, nothing is done at all. This and the last are for
+    `torch.amp.GradScaler`.
 lr
     The learning rate η ≥ 0, a number or a tensor of one element.
 beta1, beta2
@@ -38,15 +45,15 @@ eps
     The number ε ≥ 0 that keeps the division finite.
 
 They raise RuntimeError if a weight or gradient is sparse or complex, or a step count not where
-``capturable`` wants it, and ValueError if ``foreach`` and ``differentiable`` are both true. The
-ranges of hyperparameters are checked by the classes, not here.
+``capturable`` wants it, and ValueError if more than one of ``foreach``, ``fused`` and
+``differentiable`` is true. The ranges of hyperparameters are checked by the classes, not here.
 """
 
 from torch import Tensor
 
 from beyond_adam.optim._adam_family import DecayAt, Rule, adam_family
 
-__all__ = ["adam_exponent", "padam", "partial_adam"]
+__all__ = ["adam_exponent", "dynamic_padam", "padam", "partial_adam"]
 
 
 def padam(
@@ -58,9 +65,12 @@ def padam(
     state_steps: list[Tensor],
     *,
     foreach: bool | None = None,
+    fused: bool | None = None,
     capturable: bool = False,
     differentiable: bool = False,
     maximize: bool = False,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     amsgrad: bool,
     beta1: float,
     beta2: float,
@@ -101,8 +111,77 @@ def padam(
         state_steps,
         rule,
         foreach=foreach,
+        fused=fused,
         capturable=capturable,
         differentiable=differentiable,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )
+
+
+def dynamic_padam(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    max_exp_avg_sqs: list[Tensor],
+    inverse_ss: list[Tensor],
+    state_steps: list[Tensor],
+    *,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+    capturable: bool = False,
+    differentiable: bool = False,
+    maximize: bool = False,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    amsgrad: bool,
+    beta1: float,
+    beta2: float,
+    lr: float | Tensor,
+    eps: float,
+    weight_decay: float,
+    p: float,
+    lambda_2: float = 0.0,
+    partial: float = 0.5,
+    beta_s: float = 0.999,
+) -> None:
+    """Take the step of `beyond_adam.optim.DynamicPAdam`, whose decay follows with a delay.
+
+    Its `inverse_ss` are the 1/s, shaped like the weights, one before the first step, and updated in
+    place. The module describes the arguments all steps share, the class those of this one.
+    """
+    rule = Rule(
+        lr=lr,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        weight_decay=weight_decay,
+        exponent=partial,
+        eps_at="root",
+        correction="moments",
+        decay="p-norm",
+        amsgrad=amsgrad,
+        maximize=maximize,
+        p=p,
+        lambda_2=lambda_2,
+        beta_s=beta_s,
+    )
+    adam_family(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        max_exp_avg_sqs,
+        state_steps,
+        rule,
+        inverse_ss=inverse_ss,
+        foreach=foreach,
+        fused=fused,
+        capturable=capturable,
+        differentiable=differentiable,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
     )
 
 
@@ -115,9 +194,12 @@ def partial_adam(
     state_steps: list[Tensor],
     *,
     foreach: bool | None = None,
+    fused: bool | None = None,
     capturable: bool = False,
     differentiable: bool = False,
     maximize: bool = False,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     amsgrad: bool,
     beta1: float,
     beta2: float,
@@ -153,8 +235,11 @@ def partial_adam(
         state_steps,
         rule,
         foreach=foreach,
+        fused=fused,
         capturable=capturable,
         differentiable=differentiable,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
     )
 
 
@@ -167,9 +252,12 @@ def adam_exponent(
     state_steps: list[Tensor],
     *,
     foreach: bool | None = None,
+    fused: bool | None = None,
     capturable: bool = False,
     differentiable: bool = False,
     maximize: bool = False,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     amsgrad: bool,
     beta1: float,
     beta2: float,
@@ -206,6 +294,9 @@ def adam_exponent(
         state_steps,
         rule,
         foreach=foreach,
+        fused=fused,
         capturable=capturable,
         differentiable=differentiable,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
     )

@@ -1,5 +1,6 @@
 """PAdam: Adam with decoupled decay for any p-norm."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from beyond_adam.optim.functional import padam
 from beyond_adam.optim.sparsity import warn_if_frozen
 
 __all__ = ["PAdam"]
+
+OLD_NAMES = frozenset({"lambda_p", "p_norm"})
 
 
 class PAdam(AdamFamily):
@@ -65,7 +68,9 @@ class PAdam(AdamFamily):
         ``"updated"`` one, û, where 0 need not stay 0 and rounding errors are not amplified.
     foreach
         Whether to step all tensors at once, which takes more memory; None: on accelerators only.
-        Excludes ``differentiable``.
+    fused
+        Whether to step tensors on a CPU by a kernel that is compiled on first use, the fastest way.
+        This, ``foreach`` and ``differentiable`` exclude each other.
     capturable
         Whether a CUDA graph may capture the step; right but slower on any device.
     maximize
@@ -112,14 +117,13 @@ class PAdam(AdamFamily):
         partial: float = 0.5,
         decay_at: DecayAt = "previous",
         foreach: bool | None = None,
+        fused: bool | None = None,
         capturable: bool = False,
         maximize: bool = False,
         differentiable: bool = False,
         **unknown: Any,
     ) -> None:
-        _refuse(unknown)
-        if unknown:
-            raise TypeError(f"PAdam has no option {next(iter(unknown))!r}")
+        refuse("PAdam", unknown)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -131,6 +135,7 @@ class PAdam(AdamFamily):
             "partial": partial,
             "decay_at": decay_at,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "maximize": maximize,
             "differentiable": differentiable,
@@ -145,15 +150,16 @@ class PAdam(AdamFamily):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; raises as the constructor does."""
-        _refuse(param_group)
+        refuse("PAdam", OLD_NAMES & set(param_group))
         super().add_param_group(param_group)
 
 
-def _refuse(options: dict[str, Any]) -> None:
-    """Raise TypeError for the source's names of options."""
-    for name in ("lambda_p", "p_norm"):
-        if name in options:
-            raise TypeError(
-                f"PAdam has no option {name!r}: the strength of the decay is weight_decay, and "
-                "the exponent of the norm is p"
-            )
+def refuse(optimizer: str, names: Iterable[str]) -> None:
+    """Raise TypeError for options that are none; the source's names are explained."""
+    for name in names:
+        hint = (
+            ": the strength of the decay is weight_decay, and the exponent of the norm is p"
+            if name in OLD_NAMES
+            else ""
+        )
+        raise TypeError(f"{optimizer} has no option {name!r}{hint}")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from beyond_adam.optim._ranges import RANGES
+from beyond_adam._ranges import RANGES
 
 
 @dataclass(frozen=True)
