@@ -21,6 +21,7 @@ from beyond_adam.prox.lambda_p import (
     optimal_s,
     prox_lambda_p,
 )
+from beyond_adam.reference import DynamicPAdam
 
 exponents = st.floats(0.05, 1.95)
 points = st.tuples(st.floats(1e-3, 30), st.sampled_from([-1.0, 1.0])).map(math.prod)
@@ -293,24 +294,111 @@ def test_limits_of_the_collapse_basin():
     np.testing.assert_array_equal(got, [np.inf, 0, 0, 0])
 
 
-@given(exponents, points, positive, st.floats(0.01, 1))
+SIZES = [5e-324, 1e-310, 1e-200, 1e-60, 1e-9, 0.3, 1.0, 1.7, 1e9, 1e60, 1e160, 1e300, 1.7e308]
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0, 1.5, 1.9, 2 - 1e-9])
+def test_dynamic_s_is_exact_for_every_weight_and_every_s(p):
+    decimal.getcontext().prec = 60
+    sizes = [decimal.Decimal(size) for size in SIZES]
+    powers = [size ** decimal.Decimal(2 - p) for size in sizes]
+    for rate in (1e-12, 1e-3, 0.3, 0.999, 1.0):
+        part = decimal.Decimal(rate)
+        right = [[float(1 / ((1 - part) / s + part * X)) for X in powers] for s in sizes]
+        got = dynamic_s(np.array(SIZES)[:, None], np.array(SIZES), p, rate)
+        # Where |w|^(p−2) is below the normal numbers, it has few digits, or none.
+        np.testing.assert_allclose(got, right, rtol=1e-14, atol=5e-324 / rate)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0, 1.5, 1.9])
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_dynamic_s_in_single_precision(p, kind):
+    sizes = np.float32([1e-45, 1e-40, 1e-36, 1e-9, 0.3, 1.0, 1.7, 1e9, 1e26, 1e30, 3e38])
+    s, w = np.meshgrid(np.append(sizes, np.float32(np.inf)), np.append(sizes, np.float32(0)))
+    for rate in (1e-3, 0.3, np.float64(0.999), 1):
+        right = dynamic_s(s.astype(float), w.astype(float), p, rate)
+        got = np.asarray(dynamic_s(kind(s), kind(w), p, rate))
+        assert got.dtype == np.float32
+        with np.errstate(over="ignore"):
+            right = right.astype(np.float32)
+        np.testing.assert_allclose(got, right, rtol=3e-5, atol=2e-45 / rate)
+
+
+@given(exponents, points, positive, st.floats(1e-3, 1))
 @unhurried
-def test_dynamic_s_goes_a_part_of_the_way(p, w, s, rate):
+def test_dynamic_s_goes_geometrically_to_the_optimum_of_a_weight_at_rest(p, w, s, rate):
+    end, now = abs(w) ** (2 - p), s
+    for t in range(1, 51):
+        now = dynamic_s(now, np.array(w), p, rate)
+        assert 1 / now == pytest.approx(end + (1 - rate) ** t * (1 / s - end), rel=1e-12)
+
+
+@given(exponents, points, positive, st.floats(1e-3, 1))
+@unhurried
+def test_dynamic_s_lowers_the_auxiliary_function_and_never_passes_its_optimum(p, w, s, rate):
     w = np.array(w)
-    target = optimal_s(w, p)
-    got = np.log(dynamic_s(s, w, p, rate))
-    assert got == pytest.approx((1 - rate) * np.log(s) + rate * np.log(target), abs=1e-12)
-    assert dynamic_s(s, w, p, 1) == target
+    best, new = optimal_s(w, p), dynamic_s(s, w, p, rate)
+    assert min(s, best) * (1 - 1e-14) <= new <= max(s, best) * (1 + 1e-14)
+    before, after = lambda_p(w, s, p), lambda_p(w, new, p)
+    assert after <= before * (1 + 1e-13)
+    if abs(np.log(s / best)) > 0.1:
+        assert after < before
+
+
+@given(exponents, points, positive)
+@unhurried
+def test_slow_s_flows_down_the_auxiliary_function(p, w, s):
+    ratio = s * abs(w) ** (2 - p)
+    rate = 1e-6 / (1 + ratio)
+    speed = (dynamic_s(s, np.array(w), p, rate) - s) / rate
+    assert speed == pytest.approx(s * (1 - ratio), rel=1e-5, abs=1e-8 * s * (1 + ratio))
+    if abs(ratio - 1) > 1e-3:
+        assert np.sign(speed) == -np.sign(lambda_p_gradient(np.array(w), s, p)[1])
+
+
+@pytest.mark.parametrize("p", [0.3, 1, 1.7])
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_dynamic_s_that_follows_at_once_is_the_adiabatic_step(p, kind):
+    w = kind(np.array([0.0, 1e-300, 1e-9, -0.7, 30.0, 1e100]))
+    s = kind(np.array([5e-324, 1.0, 1e300, math.inf, 1e-9, 1e300]))
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        s = dynamic_s(s, w, p, 1)
+        assert (s == optimal_s(w, p)).all()
+        g = kind(rng.normal(size=6))
+        step = adiabatic_step(w, g, 0.1, 0.3, p)
+        w = prox_lambda_p(w - 0.1 * g, s, 0.1 * 0.3, p)
+        np.testing.assert_allclose(np.asarray(w), np.asarray(step), rtol=1e-14)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("p", [0.3, 1, 1.7])
+def test_dynamic_s_is_that_of_the_reference_optimizer(p, beta):
+    rule = DynamicPAdam(lr=0.3, weight_decay=0.3, p=p, beta_s=beta)
+    rng, s = np.random.default_rng(7), np.ones(6)
+    w, state = rng.normal(size=6), rule.init(s)
+    for _ in range(30):
+        s = dynamic_s(s, w, p, 1 - beta)
+        w, state = rule.step(w, rng.normal(size=6), state)
+        np.testing.assert_allclose(1 / s, state["inverse_s"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_dynamic_s_lets_a_weight_leave_zero(kind):
+    w = kind(np.array([0.0, -0.0, 4.0, 0.0]))
+    s = dynamic_s(kind(np.array([1.0, 3.0, math.inf, math.inf])), w, 0.5, 0.75)
+    np.testing.assert_array_equal(np.asarray(s), [4, 12, 1 / 6, np.inf])
+    away = prox_lambda_p(w + 9, s, 1.0, 0.5)
+    np.testing.assert_allclose(np.asarray(away), [3, 9 / 7, 12, 0], rtol=1e-15)
+    assert (dynamic_s(s, away, 0.5, 0.75) < s)[:2].all()
 
 
 def test_zero_and_infinity():
     w = np.array([0.0, -0.0, 2.0])
     np.testing.assert_array_equal(optimal_s(w, 0.5), [np.inf, np.inf, 2**-1.5])
     np.testing.assert_array_equal(indefinite_above(w, 1), [np.inf, np.inf, 0.5])
-    s = dynamic_s(1.0, w, 0.5, 0.3)
-    assert (np.isinf(s) == [True, True, False]).all()
-    assert (np.isinf(dynamic_s(s, np.ones(3), 0.5, 0.3)) == [True, True, False]).all()
     u = np.array([1.0, -3.0, 2.0])
+    s = optimal_s(w, 0.5)
     np.testing.assert_array_equal(prox_lambda_p(u, s, 0.1, 0.5)[:2], [0, 0])
     np.testing.assert_array_equal(prox_lambda_p(u, s, 0, 0.5), u)
     np.testing.assert_array_equal(prox_lambda_p(u, s, np.zeros(3), 0.5), u)

@@ -95,6 +95,7 @@ def test_layers_import_downwards_only():
 
     layers = [
         {
+            "_ranges",
             "project",
             "dependencies",
             "provenance",

@@ -213,11 +213,14 @@ def adiabatic_step(
 
 
 def dynamic_s(s: Strength, w: Array, p: float, rate: float) -> Array:
-    """Return s^(1−ρ) · |w|^((p−2)ρ), which moves s a part ρ of the way to `optimal_s` of `w`.
+    """Return 1 / ((1 − ρ)/s + ρ|w|^(2−p)): s moved a part ρ of the way to `optimal_s` of `w`.
 
-    The way is measured in log s, so s stays positive; ρ = 1 arrives at once, which with
-    `prox_lambda_p` is the `adiabatic_step`. A weight of zero makes s infinite, and an infinite s
-    makes the next weight zero.
+    The post proposes an s that is slower than w but gives no rule. Here 1/s is a moving average of
+    |w|^(2−p), for small ρ the flow ds/dt = ρ s (1 − s|w|^(2−p)). That has the sign of −∂_s Λ_p, and
+    for no ρ does s go past the optimum; as Λ_p is convex in s, Λ_p(w, s) never increases.
+
+    ρ = 1 arrives at once, which with `prox_lambda_p` is the `adiabatic_step`. For ρ < 1 a weight of
+    zero makes s only 1/(1 − ρ) times as large, so that it is not bound to stay zero.
 
     Parameters
     ----------
@@ -230,6 +233,11 @@ def dynamic_s(s: Strength, w: Array, p: float, rate: float) -> Array:
     rate
         The part ρ, 0 < ρ ≤ 1.
 
+    Returns
+    -------
+    ndarray or Tensor
+        The new s, of the shape that `s` and `w` broadcast to.
+
     Raises
     ------
     ValueError
@@ -240,9 +248,18 @@ def dynamic_s(s: Strength, w: Array, p: float, rate: float) -> Array:
     p = checked_p(p)
     if not 0 < rate <= 1:
         raise ValueError(f"rate must lie in (0, 1], not {rate}")
+    rate = float(rate)  # a scalar of NumPy would raise float32 to float64
     xp, w, back = working(w, "w")
     s = _checked_s(s, w, infinite=True)
-    return back(s ** (1 - rate) * _power(xp.abs(w), (p - 2) * rate))
+    size = xp.abs(w)
+    best, half = _power(size, p - 2), size ** ((2 - p) / 2)
+    # Warnings are of the line that is not taken, or of a result beyond every number.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        ratio = s * half * half  # of s to the best; |w|^(2−p) itself may overflow
+        up = s / (1 - rate + rate * ratio)
+        down = best / (rate + (1 - rate) / ratio)
+    # The best itself at ρ = 1 and where s is there already, be it at infinity: ratio is nan then.
+    return back(xp.where((ratio < 1) & (rate < 1), up, xp.where(ratio > 1, down, best)))
 
 
 def decay_scale(lr: float, strength: float, p: float) -> float:
