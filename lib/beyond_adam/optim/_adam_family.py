@@ -107,20 +107,21 @@ def adam_family(
         lr = lr.item()
     rule = rule._replace(lr=lr)
 
-    states = [exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else exp_avg_sqs]
-    states.append(exp_avg_sqs if inverse_ss is None else inverse_ss)
-    slots = [
-        _local(Slot(param, grad, *others))
-        for param, grad, *others in zip(params, grads, *states, strict=True)
-    ]
+    columns = [params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else []]
+    columns = _local([*columns, inverse_ss or []])
     if fused and not compiling:
-        slots, state_steps = _fused_part(slots, state_steps, rule, grad_scale)
-        if not slots:
+        scale = 1.0 if grad_scale is None else grad_scale.item()
+        left = _fused.take_step(columns, state_steps, rule, scale)
+        if not left:
             return
+        state_steps = [state_steps[i] for i in left]
+        columns = [[column[i] for i in left] if column else [] for column in columns]
+    full = [column or columns[3] for column in columns]
+    slots = [Slot(*tensors) for tensors in zip(*full, strict=True)]
     if grad_scale is not None:
         slots = [slot._replace(g=slot.g / grad_scale.to(slot.g.device)) for slot in slots]
     if foreach is None:
-        _, foreach = _default_to_fused_or_foreach([slot.w for slot in slots], differentiable)
+        _, foreach = _default_to_fused_or_foreach(full[0], differentiable)
     if foreach:
         _foreach(slots, state_steps, rule, as_tensors=as_tensors)
     else:
@@ -138,46 +139,22 @@ class Slot(NamedTuple):
     inverse_s: Tensor
 
 
-def _local(slot: Slot) -> Slot:
+def _local(columns: list[list[Tensor]]) -> list[list[Tensor]]:
     """Return the shards that this process holds: the step is elementwise."""
-    if PLAIN.issuperset(map(type, slot)):
-        return slot
-    # Only DTensors have placements, and who has none of them does not wait for their import.
-    placements = [getattr(tensor, "placements", "one process") for tensor in slot]
-    if any(other != placements[0] for other in placements):
-        raise RuntimeError(
-            "a parameter, its gradient and its state must be placed alike, not on "
-            + ", ".join(str(placement) for placement in placements)
-        )
-    if placements[0] == "one process":
-        return slot
-    return Slot(*[cast(Any, tensor).to_local() for tensor in slot])
-
-
-def _fused_part(
-    slots: list[Slot], state_steps: list[Tensor], rule: Rule, grad_scale: Tensor | None
-) -> tuple[list[Slot], list[Tensor]]:
-    """Step what the fused kernel takes, and return the rest."""
-    if _fused.library() is None:
-        return slots, state_steps
-    taken = [_fused.takes(slot) for slot in slots]
-    steps = [step for step, take in zip(state_steps, taken, strict=True) if take]
-    if steps:
-        _count(steps)
-        known: dict[float, Any] = {}  # most counts are equal
-        for step in steps:
-            count = step.item()
-            if count not in known:
-                lr, step_size, divisor = _scalars(rule, step, torch.float64, as_tensors=False)
-                known[count] = lr, step_size, 1.0 if divisor is None else divisor
-        _fused.take_step(
-            [slot for slot, take in zip(slots, taken, strict=True) if take],
-            [known[step.item()] for step in steps],
-            rule,
-            1.0 if grad_scale is None else grad_scale.item(),
-        )
-    left = [i for i, take in enumerate(taken) if not take]
-    return [slots[i] for i in left], [state_steps[i] for i in left]
+    if all(PLAIN.issuperset(map(type, column)) for column in columns):
+        return columns
+    for slot in zip(*filter(None, columns), strict=True):
+        # Only DTensors have placements, and who has none of them does not wait for their import.
+        placements = [getattr(tensor, "placements", "one process") for tensor in slot]
+        if any(other != placements[0] for other in placements):
+            raise RuntimeError(
+                "a parameter, its gradient and its state must be placed alike, not on "
+                + ", ".join(str(placement) for placement in placements)
+            )
+    return [
+        [cast(Any, x).to_local() if hasattr(x, "placements") else x for x in column]
+        for column in columns
+    ]
 
 
 def _for_loop(

@@ -22,8 +22,11 @@ constexpr int64_t LEAST_SHARE = 32768;  // elements that are worth a thread
 enum class DType : int32_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 enum class Decay : int32_t { NONE, PREVIOUS, UPDATED, DYNAMIC };  // of the p-norm
 
+enum class Correction : int32_t { NONE, MOMENTS, STEP_SIZE };
+
 // What all tensors share; `_fused.py` has the same fields in the same order.
 struct Rule {
+    double lr;
     double gradient;         // ±1, over the scale of the loss
     double coupled;          // λ in g + λw
     double kept;             // 1 − ηλ of the decoupled square norm
@@ -34,18 +37,34 @@ struct Rule {
     double p;
     double beta_s;
     int32_t eps_at_power, amsgrad;
+    Correction correction;
     Decay decay;
     DType dtype;             // of w and g; the others are float, or double for FLOAT64
+    int32_t double_steps;    // whether steps are counted in double
 };
 
 // A tensor, by the addresses of its first elements.
 struct Slot {
     void *w;
     const void *g;
-    void *m, *v, *peak, *inverse_s;
+    void *m, *v, *peak, *inverse_s, *step;
     int64_t size;
-    double step_size;        // η, with what corrects it for bias
-    double divisor;          // of √v
+};
+
+// η and what divides √v, corrected for bias.
+struct Scalars {
+    double step_size, divisor;
+
+    Scalars(const Rule &rule, const Slot &slot) {
+        const double t = rule.double_steps ? *static_cast<double *>(slot.step)
+                                           : *static_cast<float *>(slot.step);
+        const double bias1 = 1 - std::pow(rule.beta1, t), bias2 = 1 - std::pow(rule.beta2, t);
+        step_size = rule.lr, divisor = 1;
+        if (rule.correction == Correction::MOMENTS)
+            step_size = rule.lr / bias1, divisor = std::sqrt(bias2);
+        else if (rule.correction == Correction::STEP_SIZE)
+            step_size = rule.lr * std::sqrt(bias2) / bias1;
+    }
 };
 
 // ---- bits ----
@@ -117,9 +136,10 @@ void raise(const float *from, float *to, int64_t n, double power, double scale) 
         result = result * r + 0.693146978f;
         result = result * r + 1.f;
         result = from_bits(bits_of(result) + (bits_of(shifted) << 23));
-        // For a negative power, 0 has given y = 128 and thus ∞.
-        if constexpr (POSITIVE) result = x == 0.f || x == infinity ? x : result;
-        to[i] = result;
+        if constexpr (POSITIVE)
+            to[i] = x > 0.f && x < infinity ? result : x;
+        else
+            to[i] = x == 0.f ? infinity : result;
     }
 }
 
@@ -139,7 +159,14 @@ template <typename T> void raise_in_place(T *x, int64_t n, double power) {
         for (int64_t i = 0; i < n; ++i) x[i] = std::sqrt(x[i]);
 }
 
+// From a by `part` of the way to b, which is exact at both ends.
+template <typename T> inline T towards(T a, T b, T part) {
+    return part < T(0.5) ? a + part * (b - a) : b - (1 - part) * (b - a);
+}
+
 // ---- u / (rest + strength · x^(p − 2)) for x ≥ 0, without a power ----
+//
+// Nothing is decayed where x is cut off, and products with it might overflow.
 
 struct Two {
     template <typename T> static T shrunk(T u, T, T rest, T strength) { return u / (rest + strength); }
@@ -147,20 +174,21 @@ struct Two {
 
 struct ThreeHalves {
     template <typename T> static T shrunk(T u, T x, T rest, T strength) {
-        const T root = std::sqrt(x);
+        const T root = std::sqrt(x < T(1e38) ? x : T(1e38));
         return u * (root / (root * rest + strength));
     }
 };
 
 struct One {
     template <typename T> static T shrunk(T u, T x, T rest, T strength) {
+        x = x < T(1e20) ? x : T(1e20);
         return u * (x / (x * rest + strength));
     }
 };
 
 struct Half {
     template <typename T> static T shrunk(T u, T x, T rest, T strength) {
-        x = x < T(1e20) ? x : T(1e20);  // nothing is decayed there, and x^1.5 may overflow
+        x = x < T(1e20) ? x : T(1e20);
         const T root = std::sqrt(x);
         return u * (x * (root / (x * root * rest + strength)));
     }
@@ -171,7 +199,7 @@ struct Half {
 // Some elements of a tensor; S is how its weights are stored, T the type that is computed in.
 template <typename S, typename T> class Block {
     const Rule &rule;
-    const Slot &slot;
+    const Scalars &scalars;
     const int64_t n;
     S *const __restrict w;
     const S *const __restrict g;
@@ -179,8 +207,8 @@ template <typename S, typename T> class Block {
     T denominator[BLOCK], decay[BLOCK];
 
   public:
-    Block(const Rule &rule, const Slot &slot, int64_t start, int64_t n)
-        : rule(rule), slot(slot), n(n), w(static_cast<S *>(slot.w) + start),
+    Block(const Rule &rule, const Slot &slot, const Scalars &scalars, int64_t start, int64_t n)
+        : rule(rule), scalars(scalars), n(n), w(static_cast<S *>(slot.w) + start),
           g(static_cast<const S *>(slot.g) + start), m(static_cast<T *>(slot.m) + start),
           v(static_cast<T *>(slot.v) + start), peak(static_cast<T *>(slot.peak) + start),
           inverse_s(static_cast<T *>(slot.inverse_s) + start) {}
@@ -220,14 +248,16 @@ template <typename S, typename T> class Block {
     template <bool AMSGRAD, bool ROOT> void moments() {
         const T gradient = rule.gradient, coupled = rule.coupled, eps = rule.eps;
         const T beta2 = rule.beta2, new1 = 1 - rule.beta1, new2 = 1 - rule.beta2;
-        const T correction = ROOT ? 1 / slot.divisor : 1 / (slot.divisor * slot.divisor);
+        const T correction = ROOT ? 1 / scalars.divisor : 1 / (scalars.divisor * scalars.divisor);
         for (int64_t i = 0; i < n; ++i) {
-            const T grad = gradient * static_cast<T>(g[i]) + coupled * static_cast<T>(w[i]);
-            m[i] += new1 * (grad - m[i]);
+            T grad = gradient * static_cast<T>(g[i]);
+            if (coupled != 0) grad += coupled * static_cast<T>(w[i]);
+            m[i] = towards(m[i], grad, new1);
             T square = beta2 * v[i] + new2 * (grad * grad);
             v[i] = square;
             if constexpr (AMSGRAD) {
-                square = square <= peak[i] ? peak[i] : square;  // which keeps a NaN
+                const bool rises = square > peak[i] || square != square;  // either NaN is kept
+                square = rises ? square : peak[i];
                 peak[i] = square;
             }
             denominator[i] = ROOT ? std::sqrt(square) * correction + eps : square * correction;
@@ -240,14 +270,14 @@ template <typename S, typename T> class Block {
         for (int64_t i = 0; i < n; ++i) decay[i] = std::abs(static_cast<T>(w[i]));
         raise_in_place(decay, n, 2 - rule.p);
         for (int64_t i = 0; i < n; ++i) {
-            inverse_s[i] += news * (decay[i] - inverse_s[i]);
+            inverse_s[i] = towards(inverse_s[i], decay[i], news);
             decay[i] = strength > 0 ? strength / inverse_s[i] : 0;
         }
     }
 
     // The step of Adam, without p-norm: it leaves û also where the denominators were, unrounded.
     void move() {
-        const T kept = rule.kept, step_size = slot.step_size;
+        const T kept = rule.kept, step_size = scalars.step_size;
         for (int64_t i = 0; i < n; ++i) {
             const T u = kept * static_cast<T>(w[i]) - step_size * (m[i] / denominator[i]);
             denominator[i] = u;
@@ -263,7 +293,7 @@ template <typename S, typename T> class Block {
     }
 
     void move_and_shrink() {
-        const T kept = rule.kept, step_size = slot.step_size, rest = rule.rest;
+        const T kept = rule.kept, step_size = scalars.step_size, rest = rule.rest;
         for (int64_t i = 0; i < n; ++i) {
             const T u = kept * static_cast<T>(w[i]) - step_size * (m[i] / denominator[i]);
             w[i] = stored<S, T>(u / (rest + decay[i]));
@@ -271,8 +301,10 @@ template <typename S, typename T> class Block {
     }
 
     template <typename P> void move_and_shrink() {
-        const T kept = rule.kept, step_size = slot.step_size;
-        const T rest = rule.rest, strength = rule.strength;
+        const T kept = rule.kept, step_size = scalars.step_size;
+        // Not 0, since 0/0 would be left of w = 0.
+        const T least = std::numeric_limits<T>::min();
+        const T rest = rule.rest, strength = std::max(static_cast<T>(rule.strength), least);
         const bool updated = rule.decay == Decay::UPDATED;
         for (int64_t i = 0; i < n; ++i) {
             const T x = static_cast<T>(w[i]);
@@ -284,8 +316,9 @@ template <typename S, typename T> class Block {
 
 template <typename S, typename T>
 void step(const Rule &rule, const Slot &slot, int64_t first, int64_t last) {
+    const Scalars scalars(rule, slot);
     for (int64_t start = first; start < last; start += BLOCK)
-        Block<S, T>(rule, slot, start, std::min(BLOCK, last - start)).step();
+        Block<S, T>(rule, slot, scalars, start, std::min(BLOCK, last - start)).step();
 }
 
 void step(const Rule &rule, const Slot &slot, int64_t first, int64_t last) {
@@ -317,7 +350,11 @@ int32_t has_float16() {
 // Take the step for `count` tensors; every thread takes an equal share of all their elements.
 void take_step(const Rule *rule, const Slot *slots, int64_t count, int32_t threads) {
     int64_t total = 0;
-    for (int64_t i = 0; i < count; ++i) total += slots[i].size;
+    for (int64_t i = 0; i < count; ++i) {
+        total += slots[i].size;
+        rule->double_steps ? *static_cast<double *>(slots[i].step) += 1
+                           : *static_cast<float *>(slots[i].step) += 1;
+    }
     const int32_t shares = std::clamp<int64_t>(total / LEAST_SHARE, 1, threads);
 #pragma omp parallel for num_threads(shares) schedule(static, 1)
     for (int32_t share = 0; share < shares; ++share) {

@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from array import array
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ THREADS: tuple[list[str], ...] = (["-fopenmp"], [])
 MACHINES: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+CORRECTIONS = {"none": 0, "moments": 1, "step size": 2}
 DECAYS = {"previous": 1, "updated": 2, "dynamic": 3}
 LAYOUTS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
@@ -40,6 +42,7 @@ class _Rule(ctypes.Structure):
     """What all tensors share, as in the source."""
 
     _fields_ = (
+        ("lr", ctypes.c_double),
         ("gradient", ctypes.c_double),
         ("coupled", ctypes.c_double),
         ("kept", ctypes.c_double),
@@ -53,87 +56,100 @@ class _Rule(ctypes.Structure):
         ("beta_s", ctypes.c_double),
         ("eps_at_power", ctypes.c_int32),
         ("amsgrad", ctypes.c_int32),
+        ("correction", ctypes.c_int32),
         ("decay", ctypes.c_int32),
         ("dtype", ctypes.c_int32),
+        ("double_steps", ctypes.c_int32),
     )
-
-
-class _Slot(ctypes.Structure):
-    """One tensor, as in the source."""
-
-    _fields_ = (
-        ("w", ctypes.c_void_p),
-        ("g", ctypes.c_void_p),
-        ("m", ctypes.c_void_p),
-        ("v", ctypes.c_void_p),
-        ("peak", ctypes.c_void_p),
-        ("inverse_s", ctypes.c_void_p),
-        ("size", ctypes.c_int64),
-        ("step_size", ctypes.c_double),
-        ("divisor", ctypes.c_double),
-    )
-
-
-Slot = tuple[Tensor, ...]
-"""w, g, m, v, max v and 1/s of one parameter; v stands for those that the rule does not have."""
-
-
-def takes(slot: Slot) -> bool:
-    """Return whether the kernel can step a parameter; there must be a kernel."""
-    w, g = slot[:2]
-    if not w.is_cpu or w.dtype != g.dtype or w.dtype not in DTYPES:
-        return False
-    kernel = library()
-    return w.dtype != torch.float16 or (kernel is not None and bool(kernel.has_float16()))
 
 
 def take_step(
-    slots: list[Slot],
-    scalars: list[tuple[float, float, float]],
-    rule: "Rule",
-    grad_scale: float,
-) -> None:
-    """Take one step of `rule`, in place on w, m, v and what else there is.
+    columns: list[list[Tensor]], steps: list[Tensor], rule: "Rule", grad_scale: float
+) -> list[int]:
+    """Take one step of `rule`, in place, for as many parameters as the kernel can.
 
     Parameters
     ----------
-    slots
-        Parameters of any shapes and layouts, of which `takes` is true.
-    scalars
-        For each of them η, η corrected for bias, and what divides √v.
+    columns
+        Lists of w, g, m, v, max v and 1/s, of any shapes and layouts; empty for what the rule has
+        no use for.
+    steps
+        The numbers of steps taken, on the CPU.
     rule
         The rule, with a number for the learning rate.
     grad_scale
         What the gradients are to be divided by.
+
+    Returns
+    -------
+    list of int
+        The parameters it cannot step: those of other devices and dtypes, or, after a warning, all
+        if there is no compiler.
     """
     kernel = library()
-    assert kernel is not None
-    alike: dict[torch.dtype, list[_Slot]] = {}
-    # Memory of temporaries must stay until the kernel has read it.
-    copied: list[tuple[Slot, dict[Tensor, Tensor]]] = []
-    for slot, (_, step_size, divisor) in zip(slots, scalars, strict=True):
-        w = slot[0]
-        addresses = [tensor.data_ptr() for tensor in slot]
-        if slot[1].is_neg() or not _dense(slot):
-            dense = {tensor: tensor.resolve_neg().contiguous() for tensor in slot}
-            copied.append((slot, dense))
-            addresses = [dense[tensor].data_ptr() for tensor in slot]
-        alike.setdefault(w.dtype, []).append(_Slot(*addresses, w.numel(), step_size, divisor))
-    for dtype, members in alike.items():
-        kernel.take_step(
-            ctypes.byref(_rule(rule, scalars[0][0], grad_scale, dtype)),
-            (_Slot * len(members))(*members),
-            ctypes.c_int64(len(members)),
-            ctypes.c_int32(torch.get_num_threads()),
-        )
-    for slot, dense in copied:
-        for tensor in (slot[0], *slot[2:]):
-            tensor.copy_(dense[tensor])
-    written = [tensor for slot in slots for tensor in (slot[0], *slot[2:])]
-    torch.autograd.graph.increment_version(written)
+    if kernel is None:
+        return list(range(len(steps)))
+    kinds: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
+    left = []
+    for i, (w, g, step) in enumerate(zip(columns[0], columns[1], steps, strict=True)):
+        if w.is_cpu and w.dtype == g.dtype and w.dtype in DTYPES:
+            kinds.setdefault((w.dtype, step.dtype), []).append(i)
+        else:
+            left.append(i)
+    if not kernel.has_float16():
+        for kind in [kind for kind in kinds if kind[0] == torch.float16]:
+            left += kinds.pop(kind)
+    for (dtype, counter), members in kinds.items():
+        some = columns
+        if len(members) < len(steps):
+            some = [[column[i] for i in members] if column else [] for column in columns]
+        counts = [steps[i] for i in members]
+        _call(kernel, some, counts, _rule(rule, grad_scale, dtype, counter))
+    return sorted(left)
 
 
-def _rule(rule: "Rule", lr: float, grad_scale: float, dtype: torch.dtype) -> _Rule:
+def _call(
+    kernel: ctypes.CDLL, columns: list[list[Tensor]], steps: list[Tensor], rule: _Rule
+) -> None:
+    """Step parameters of one dtype."""
+    states = [column for i, column in enumerate(columns) if i != 1 and column]  # 1: the gradients
+    dense = columns
+    if not all(tensor.is_contiguous() for column in (columns[1], *states) for tensor in column):
+        dense = [[] for _ in columns]
+        for slot in zip(*[column for column in columns if column], strict=True):
+            same = _dense(slot)
+            copies = iter(slot if same else [tensor.contiguous() for tensor in slot])
+            for column, copied in zip(columns, dense, strict=True):
+                if column:
+                    copied.append(next(copies))
+    if any(grad.is_neg() for grad in dense[1]):  # their memory holds −g
+        dense = [dense[0], [grad.resolve_neg() for grad in dense[1]], *dense[2:]]
+    absent = [0] * len(steps)
+    addresses = [[tensor.data_ptr() for tensor in column] or absent for column in dense]
+    slots = zip(
+        *addresses,
+        [step.data_ptr() for step in steps],
+        [w.numel() for w in dense[0]],
+        strict=True,
+    )
+    table = array("q", chain.from_iterable(slots))
+    kernel.take_step(
+        ctypes.byref(rule),
+        ctypes.c_void_p(table.buffer_info()[0]),
+        ctypes.c_int64(len(steps)),
+        ctypes.c_int32(torch.get_num_threads()),
+    )
+    if dense is not columns:
+        for i, pairs in enumerate(zip(columns, dense, strict=True)):
+            for tensor, copy in zip(*pairs, strict=True):
+                if i != 1 and copy is not tensor:
+                    tensor.copy_(copy)
+    torch.autograd.graph.increment_version(list(chain(steps, *states)))
+
+
+def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dtype) -> _Rule:
+    lr = rule.lr
+    assert not isinstance(lr, Tensor)
     strength, rest, decay = 0.0, 1.0, 0
     if rule.decay == "p-norm":
         strength, rest = rule.p * lr * rule.weight_decay, 1 + lr * rule.lambda_2
@@ -142,6 +158,7 @@ def _rule(rule: "Rule", lr: float, grad_scale: float, dtype: torch.dtype) -> _Ru
     if strength == 0 and rule.beta_s is None:  # then p has no part in it
         p, decay = 2.0, decay if rest != 1 else 0
     return _Rule(
+        lr=lr,
         gradient=(-1 if rule.maximize else 1) / grad_scale,
         coupled=rule.weight_decay if rule.decay == "coupled" else 0.0,
         kept=1 - lr * rule.weight_decay if rule.decay == "decoupled" else 1.0,
@@ -155,12 +172,14 @@ def _rule(rule: "Rule", lr: float, grad_scale: float, dtype: torch.dtype) -> _Ru
         beta_s=rule.beta_s or 0.0,
         eps_at_power=rule.eps_at == "power",
         amsgrad=rule.amsgrad,
+        correction=CORRECTIONS[rule.correction],
         decay=decay,
         dtype=DTYPES[dtype],
+        double_steps=counter == torch.float64,
     )
 
 
-def _dense(slot: Slot) -> bool:
+def _dense(slot: tuple[Tensor, ...]) -> bool:
     """Return whether the elements lie without gaps and in the same order in all tensors."""
     for layout in LAYOUTS:
         for tensor in slot:
