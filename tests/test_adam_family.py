@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from beyond_adam import reference
-from beyond_adam.optim import AdamExponent, DynamicPAdam, Padam, PAdam, _adam_family
+from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _adam_family
 from beyond_adam.optim.functional import adam_exponent, dynamic_padam, padam, partial_adam
 from beyond_adam.prox import adiabatic_step
 
@@ -72,6 +72,7 @@ CASES = [
 
 
 def name(value):
+    """Return an id for a parameter of a test."""
     if isinstance(value, type):
         return value.__name__
     if isinstance(value, dict):
@@ -161,14 +162,14 @@ def test_every_path_is_the_formula(cls, options, path):
         for w, g in zip(weights, grads, strict=True):
             w.grad = g
         optimizer.step()
-        for i, reference in enumerate(references):
+        for i, rule in enumerate(references):
             if grads[i] is not None:
-                reference.step(grads[i].numpy(), lr * (1, 1, 0.5, 0.5)[i])
+                rule.step(grads[i].numpy(), lr * (1, 1, 0.5, 0.5)[i])
                 assert torch.equal(weights[i].grad, before[i])
                 assert weights[i].grad is grads[i]
             assert (weights[i]._version > versions[i]) == (grads[i] is not None)
-    for w, reference in zip(weights, references, strict=True):
-        np.testing.assert_allclose(w.numpy(), reference.w, rtol=1e-10, atol=1e-12)
+    for w, rule in zip(weights, references, strict=True):
+        np.testing.assert_allclose(w.numpy(), rule.w, rtol=1e-10, atol=1e-12)
 
 
 @both_paths
@@ -270,6 +271,30 @@ def test_zero_is_left_for_good_only_if_the_decay_is_at_the_previous_weight():
     assert (previous == 0).all()
     assert (updated != 0).all()
     assert (free != 0).all()
+
+
+@pytest.mark.parametrize("path", [{}, {"foreach": True}, {"fused": True}], ids=name)
+@pytest.mark.parametrize("p", [0.5, 1, 1.3, 2])
+def test_a_dynamic_decay_is_padams_without_delay_and_begins_as_that_of_p_2(p, path):
+    options = {"lr": 0.1, "weight_decay": 0.3, "lambda_2": 0.2, **path}
+    dynamic, usual = some_weights(zero=True), some_weights(zero=True)
+    train(DynamicPAdam(dynamic, p=p, beta_s=0, **options), dynamic, 10)
+    train(PAdam(usual, p=p, **options), usual, 10)
+    for x, y in zip(dynamic, usual, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=0)
+    slow, square = some_weights(zero=True), some_weights(zero=True)
+    train(DynamicPAdam(slow, p=p, beta_s=1 - 1e-12, **options), slow, 1)
+    options["weight_decay"] *= p / 2
+    train(PAdam(square, p=2, **options), square, 1)
+    for x, y in zip(slow, square, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=0)
+
+
+@every_path
+def test_a_dynamic_decay_lets_weights_leave_zero(path):
+    weights = [torch.zeros(3, dtype=torch.float64)]
+    train(DynamicPAdam(weights, p=0.5, weight_decay=0.1, beta_s=0.9, **path), weights, 3)
+    assert (weights[0] != 0).all()
 
 
 @every_path
@@ -628,13 +653,16 @@ BAD = [
     (CLASSES, {"betas": 0.9}, "betas must be two numbers .*, not 0.9"),
     (CLASSES, {"betas": (1.0, 0.9)}, r"betas must be two numbers in \[0, 1\), not \(1.0, 0.9\)"),
     (CLASSES, {"betas": (0.9, -0.1)}, r"betas must be .*, not \(0.9, -0.1\)"),
-    (CLASSES, {"foreach": True, "differentiable": True}, "exclude each other"),
-    ([PAdam], {"p": 0}, r"p must lie in \(0, 2\], not 0"),
-    ([PAdam], {"p": 2.5}, r"p must lie in \(0, 2\], not 2.5"),
-    ([PAdam], {"lambda_2": -1}, r"lambda_2 must lie in \[0, ∞\), not -1"),
+    (CLASSES, {"foreach": True, "differentiable": True}, "foreach=True and differentiable=True ex"),
+    (CLASSES, {"fused": True, "differentiable": True}, "fused=True and differentiable=True excl"),
+    (CLASSES, {"foreach": True, "fused": True}, "foreach=True and fused=True exclude each other"),
+    (P_NORMS, {"p": 0}, r"p must lie in \(0, 2\], not 0"),
+    (P_NORMS, {"p": 2.5}, r"p must lie in \(0, 2\], not 2.5"),
+    (P_NORMS, {"lambda_2": -1}, r"lambda_2 must lie in \[0, ∞\), not -1"),
+    ([DynamicPAdam], {"beta_s": 1}, r"beta_s must lie in \[0, 1\), not 1"),
     ([PAdam], {"decay_at": "late"}, "decay_at must be 'previous' or 'updated', not 'late'"),
-    ([PAdam, Padam], {"partial": 0}, r"partial must lie in \(0, 1/2\], not 0"),
-    ([PAdam, Padam], {"partial": 0.6}, r"partial must lie in \(0, 1/2\], not 0.6"),
+    ([*P_NORMS, Padam], {"partial": 0}, r"partial must lie in \(0, 1/2\], not 0"),
+    ([*P_NORMS, Padam], {"partial": 0.6}, r"partial must lie in \(0, 1/2\], not 0.6"),
     ([AdamExponent], {"exponent": -0.1}, r"exponent must lie in \[0, 1\], not -0.1"),
     ([AdamExponent], {"exponent": 1.1}, r"exponent must lie in \[0, 1\], not 1.1"),
 ]
@@ -664,6 +692,7 @@ def test_bad_hyperparameters_are_refused_wherever_given(cls, options, message):
         *((cls, {"lr": 0, "betas": (0, 0), "eps": 0, "weight_decay": 0}) for cls in CLASSES),
         *((cls, {"lr": np.float32(0.5)}) for cls in CLASSES),
         (PAdam, {"p": 2, "partial": 0.5}),
+        (DynamicPAdam, {"beta_s": 0}),
         (Padam, {"partial": 0.5}),
         (AdamExponent, {"exponent": 1}),
         (AdamExponent, {"exponent": 0}),
@@ -685,14 +714,15 @@ def test_differentiable_is_for_all_groups(cls):
 
 
 @pytest.mark.parametrize("option", ["lambda_p", "p_norm"])
-def test_the_names_of_the_source_are_explained(option):
-    message = f"PAdam has no option '{option}': the strength of the decay is weight_decay, .* is p"
+@pytest.mark.parametrize("cls", P_NORMS, ids=name)
+def test_the_names_of_the_source_are_explained(cls, option):
+    message = f"^{cls.__name__} has no option '{option}': .* decay is weight_decay, .* norm is p$"
     with pytest.raises(TypeError, match=message):
-        PAdam([torch.ones(2)], **{option: 1.0})
+        cls([torch.ones(2)], **{option: 1.0})
     with pytest.raises(TypeError, match=message):
-        PAdam([{"params": [torch.ones(2)], option: 1.0}])
-    with pytest.raises(TypeError, match="PAdam has no option 'momentum'"):
-        PAdam([torch.ones(2)], momentum=0.9)
+        cls([{"params": [torch.ones(2)], option: 1.0}])
+    with pytest.raises(TypeError, match=f"^{cls.__name__} has no option 'momentum'$"):
+        cls([torch.ones(2)], momentum=0.9)
 
 
 @both_paths
@@ -713,27 +743,30 @@ def test_sparse_and_complex_are_refused(cls, foreach):
     ("function", "cls", "own"),
     [
         (padam, PAdam, {"weight_decay": 0.1, "p": 0.8, "lambda_2": 0.2, "partial": 0.3}),
+        (dynamic_padam, DynamicPAdam, {"weight_decay": 0.1, "p": 0.8, "beta_s": 0.5}),
         (partial_adam, Padam, {"weight_decay": 0.1, "partial": 0.3}),
         (adam_exponent, AdamExponent, {"weight_decay": 0.1, "exponent": 0.3}),
     ],
     ids=name,
 )
-@both_paths
-def test_functions_take_the_step_on_the_callers_state(function, cls, own, foreach):
+@pytest.mark.parametrize("path", [{}, {"foreach": True}, {"fused": True}], ids=name)
+def test_functions_take_the_step_on_the_callers_state(function, cls, own, path):
     weights, twins = some_weights(), some_weights()
     train(cls(twins, lr=0.1, amsgrad=True, eps=1e-3, **own), twins, 3)
     state = [[torch.zeros_like(w) for w in weights] for _ in range(3)]
+    if cls is DynamicPAdam:
+        state.append([torch.ones_like(w) for w in weights])
     steps = [torch.tensor(0.0) for _ in weights]
     options = {"amsgrad": True, "beta1": 0.9, "beta2": 0.999, "lr": 0.1, "eps": 1e-3, **own}
     for step in range(3):
         grads = some_gradients(weights, step)
-        function(weights, grads, *state, steps, foreach=foreach, **options)
+        function(weights, grads, *state, steps, **path, **options)
     assert [t.item() for t in steps] == [3] * 4
     for x, y in zip(weights, twins, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="exclude each other"):
         function(weights, grads, *state, steps, foreach=True, differentiable=True, **options)
-    function([], [], [], [], [], [], foreach=foreach, **options)
+    function([], [], *([] for _ in state), [], **path, **options)
 
 
 @every_class

@@ -40,6 +40,14 @@ def test_the_closure_follows_relative_nested_and_lazy_imports(package):
     assert found["pack.low"] == digest("X = 1")
 
 
+def test_what_a_module_compiles_is_part_of_it(package):
+    native = package / "low.cpp"
+    native.write_text("int x;")
+    assert closure(["pack.low"], package)["pack.low"] == digest("X = 1int x;")
+    native.write_text("int y;")
+    assert closure(["pack.low"], package)["pack.low"] == digest("X = 1int y;")
+
+
 def test_a_module_that_is_not_there_is_named(package):
     with pytest.raises(ValueError, match=r"pack\.gone"):
         closure(["pack.gone"], package)

@@ -1,6 +1,7 @@
 import pytest
 
 from beyond_adam.publishing.myst import MIME
+from beyond_adam.workflow.docstrings import escaped
 from beyond_adam.workflow.pages import BookError, merged
 
 
@@ -45,3 +46,22 @@ def test_the_page_shows_the_parameters_it_ran_with():
 def test_outputs_of_other_code_are_refused(cells):
     with pytest.raises(BookError, match="make clean"):
         merged(COMMITTED, {"cells": cells})
+
+
+@pytest.mark.parametrize(
+    ("docstring", "shown"),
+    [
+        ("Σ|w|^p for all\n|w| < 1", "Σ\\|w\\|^p for all\n\\|w\\| < 1"),
+        ("``|w|`` and |w|", "``|w|`` and \\|w\\|"),
+        ("``a or\nb|c`` for |w|", "``a or\nb|c`` for \\|w\\|"),
+        (
+            ".. math::\n\n    |w|\n\n    |u|\n\nof |w|",
+            ".. math::\n\n    |w|\n\n    |u|\n\nof \\|w\\|",
+        ),
+        ("  .. math:: |w|\n\n  of |w|", "  .. math:: |w|\n\n  of \\|w\\|"),
+        (">>> x | y\na | b\n\n|w|", ">>> x | y\na | b\n\n\\|w\\|"),
+    ],
+    ids=["text", "literal", "literal of two lines", "formula", "formula in one line", "example"],
+)
+def test_bars_of_magnitudes_are_no_markup(docstring, shown):
+    assert escaped(docstring) == shown

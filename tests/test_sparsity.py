@@ -356,3 +356,11 @@ def test_impossible_thresholds_leave_the_weights_alone(threshold):
     with pytest.raises(ValueError, match=f"threshold .* at least 0, not {threshold}"):
         hard_zero(model, threshold)
     assert model.w.item() == 1.0
+
+
+def test_the_further_decay_of_padam_spares_what_the_decay_spares():
+    model = torch.nn.Linear(2, 2)
+    decayed, free = decay_groups(model, 0.1, lambda_2=0.2, lr=0.3)
+    assert (decayed["weight_decay"], decayed["lambda_2"], decayed["lr"]) == (0.1, 0.2, 0.3)
+    assert (free["weight_decay"], free["lambda_2"], free["lr"]) == (0.0, 0.0, 0.3)
+    assert all("lambda_2" not in group for group in decay_groups(model, 0.1))

@@ -94,6 +94,54 @@ def test_a_new_bibliography_makes_only_the_pages_stale(book, reasons):
     assert reasons() == "book: chapters/references.bib changed"
 
 
+LIBRARY = """\
+# The library
+
+```{eval-rst}
+.. automodule:: beyond_adam.toy
+   :members:
+```
+"""
+DOCSTRING = """\
+    It divides by |w|^(2−p), `weight_decay` of them, `{reference}`:
+
+    .. math:: u / |w|^{{2-p}}
+"""
+
+
+def test_docstrings_are_shown_and_make_only_the_pages_stale(book):
+    library = book.root / "lib" / "beyond_adam"
+    shutil.copytree(Path(beyond_adam.__file__).parent, library)
+    (book.root / "api.md").write_text(LIBRARY)
+    toc = book.root / "_toc.yml"
+    toc.write_text(toc.read_text().replace("file: references", "file: references\n  - file: api"))
+
+    def write(reference):
+        docstring = DOCSTRING.format(reference=reference)
+        text = f'def shrink(w, weight_decay):\n    """Shrink w.\n\n{docstring}    """\n'
+        (library / "toy.py").write_text(text)
+
+    def run(command):
+        return book.python("-m", "beyond_adam.workflow", command, PYTHONPATH=str(library.parent))
+
+    write("beyond_adam.toy.shrink")
+    done = run("build")
+    assert done.returncode == 0, done.stderr
+    assert "running" not in done.stdout
+    page = (book.out / "html" / "api.html").read_text()
+    shown = re.sub(r"<[^>]*>", "", page)
+    assert "shrink(w, weight_decay)" in shown
+    assert "by |w|^(2−p), weight_decay of them, beyond_adam.toy.shrink:" in shown
+    assert "u / |w|^{2-p}" in shown
+    assert 'href="#beyond_adam.toy.shrink"' in page
+    write("beyond_adam.optim.Gone")
+    done = run("build")
+    assert done.stdout.startswith("book: module beyond_adam.toy changed\n")
+    assert "running" not in done.stdout
+    assert done.returncode != 0
+    assert "beyond_adam.optim.Gone" in done.stderr
+
+
 def test_another_profile_is_another_run(reasons):
     assert reasons() == ""
     assert "chapter toy: not there yet" in plan.reasons("smoke")

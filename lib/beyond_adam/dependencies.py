@@ -60,7 +60,10 @@ def imported_modules(source: str, package: Path = PACKAGE, importer: str = "") -
 
 
 def closure(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
-    """Return every module reachable by import from `names`, with the SHA-256 of its source."""
+    """Return every module reachable by import from `names`, with the SHA-256 of its source.
+
+    The source of ``a.py`` includes that of an ``a.cpp`` beside it.
+    """
     found: dict[str, str] = {}
     waiting = set(names)
     while waiting:
@@ -69,7 +72,8 @@ def closure(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
         if file is None:
             raise ValueError(f"{name!r} is not a module of {package}")
         source = file.read_text()
-        found[name] = digest(source)
+        native = file.with_suffix(".cpp")  # which a module of the same name compiles
+        found[name] = digest(source + (native.read_text() if native.is_file() else ""))
         importer = name if file.name == "__init__.py" else name.rpartition(".")[0]
         waiting |= imported_modules(source, package, importer) - found.keys()
     return dict(sorted(found.items()))

@@ -33,6 +33,7 @@ class RuleOptimizer(Optimizer):
 
     Examples
     --------
+    >>> import torch
     >>> from beyond_adam.reference import Adam
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer = RuleOptimizer(model.parameters(), Adam(lr=1e-2))

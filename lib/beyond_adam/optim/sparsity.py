@@ -1,11 +1,15 @@
-"""Which parameters to decay, and how many weights have become zero."""
+"""Which parameters to decay, and how many weights have become zero.
+
+Of a model that is sharded over processes (its parameters are DTensors) all processes must ask, and
+all are told of the whole model.
+"""
 
 import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +35,8 @@ def decay_groups(
         Names, or patterns as of `fnmatch`, of parameters that are not to be decayed. A shared
         parameter is matched under each of its names.
     **options
-        Further options of both groups.
+        Further options of both groups, but ``lambda_2``, the further decay of PAdam, is 0 in the
+        second one.
 
     Returns
     -------
@@ -57,8 +62,12 @@ def decay_groups(
     for (name, p), is_zero in zip(named, zero, strict=True):
         exempt = p.ndim <= 1 or is_zero or p in skipped
         (spared if exempt else decayed).append((name, p))
-    groups = [(decayed, weight_decay), (spared, 0.0)]
-    return [{**options, "params": ps, "weight_decay": wd} for ps, wd in groups if ps]
+    free = {**options, "weight_decay": 0.0, **({"lambda_2": 0.0} if "lambda_2" in options else {})}
+    groups = [
+        {**options, "weight_decay": weight_decay, "params": decayed},
+        {**free, "params": spared},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def warn_if_frozen(params: Iterable[Tensor]) -> None:
@@ -283,9 +292,14 @@ def _magnitude(tensor: Tensor) -> Tensor:
     return _computable(tensor).abs()
 
 
+def _whole(tensor: Tensor) -> Tensor:
+    """Return what the processes hold together, or a tensor that is not sharded itself."""
+    return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def _small(tensor: Tensor, thresholds: tuple[float, ...]) -> Tensor:
     """Return the number of small entries for each threshold, then that of rows of small entries."""
-    magnitude = _magnitude(tensor)
+    magnitude = _whole(_magnitude(tensor))
     counts, dead = [], []
     for threshold in thresholds:
         small = magnitude <= threshold
@@ -304,6 +318,7 @@ def _all_zero(tensors: list[Tensor]) -> list[bool]:
 def _to_host(vectors: list[Tensor]) -> list[list[int]]:
     """Return vectors of one length as lists; each device is waited for once, not each vector."""
     places: dict[torch.device, list[int]] = {}
+    vectors = [_whole(vector) for vector in vectors]
     for place, vector in enumerate(vectors):
         places.setdefault(vector.device, []).append(place)
     lists: dict[int, list[int]] = {}

@@ -3,6 +3,8 @@
 import ast
 import functools
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -132,8 +134,24 @@ def products(slug: str, profile: str) -> Path:
     return project.build() / "products" / profile / slug
 
 
+#: A directive that shows docstrings, or says what module those that follow are of.
+_AUTODOC = re.compile(r"^ *\.\. (?:auto\w+|currentmodule):: *([\w.]+)", flags=re.MULTILINE)
+
+
+def documented(files: Iterable[Path]) -> dict[str, str]:
+    """Return the modules whose docstrings pages show, and what these import, with their hashes."""
+    names = {
+        name for file in files if file.is_file() for name in _AUTODOC.findall(file.read_text())
+    }
+    imports = "\n".join(f"import {name}" for name in sorted(names))
+    return dependencies.closure(dependencies.imported_modules(imports))
+
+
 def book_key(profile: str) -> Key:
-    """Return everything the pages depend on: every run, and all prose and configuration."""
+    """Return everything the pages depend on.
+
+    That is every run, all prose and configuration, and the docstrings that pages show.
+    """
     root, package = project.root(), Path(__file__).parents[1]
     pages = [root / f"{page}{end}" for page in toc_files() for end in (".ipynb", ".md")]
     files = [*pages, root / "_toc.yml", root / "_config.yml", *sorted(root.glob("chapters/*.bib"))]
@@ -143,8 +161,10 @@ def book_key(profile: str) -> Key:
         f"chapter {slug}": dependencies.digest(json.dumps(notebook.key(profile)))
         for slug, notebook in notebooks().items()
     }
+    docstrings = documented(root / f"{page}.md" for page in toc_files())
     return (
         runs
+        | {f"module {name}": sha for name, sha in docstrings.items()}
         | {str(file.relative_to(root)): _file_digest(file) for file in files if file.is_file()}
         | {str(file.relative_to(package)): _file_digest(file) for file in own if file.is_file()}
     )
