@@ -1,0 +1,249 @@
+"""How long a step of every optimizer takes, beside torch's AdamW and beside the memory's limit.
+
+All cases of a set of tensors share weights, gradients and moments and are measured in one run, in
+turn, so that a busy minute does not hit one case only. Times are reported with the goals and never
+judged.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+import torchvision
+from torch.optim.optimizer import Optimizer
+
+from beyond_adam import provenance
+from beyond_adam.optim import AdamExponent, DynamicPAdam, Padam, PAdam, _fused
+
+Shapes = list[tuple[int, ...]]
+BYTES = {False: 28, True: 36}  # per float32 weight; with AMSGrad
+LR, DECAY = 1e-3, 1e-3
+AMSGRAD, DEFAULT, FOREACH = "AdamW fused, AMSGrad", "AdamW", "AdamW foreach"
+
+
+class Case(NamedTuple):
+    """A step to measure."""
+
+    make: Callable[..., Optimizer]
+    options: dict[str, object]
+    reference: str = "AdamW fused"
+    goal: float | None = None
+    weights: str = "dense"
+    """Or "zeros" or "denormal": 84 % of the weights are 0, or 1e-40."""
+
+
+def padam(p: float, **options: object) -> tuple[Callable[..., Optimizer], dict[str, object]]:
+    return PAdam, {"p": p, "weight_decay": DECAY, **options}
+
+
+FUSED = {"fused": True}
+CASES = {
+    "AdamW fused": Case(torch.optim.AdamW, FUSED),
+    AMSGRAD: Case(torch.optim.AdamW, {**FUSED, "amsgrad": True}, AMSGRAD),
+    DEFAULT: Case(torch.optim.AdamW, {"foreach": False}, DEFAULT),
+    FOREACH: Case(torch.optim.AdamW, {"foreach": True}, FOREACH),
+    "PAdam fused, p = 0.5": Case(*padam(0.5, **FUSED), goal=1.15),
+    "PAdam fused, p = 1": Case(*padam(1.0, **FUSED), goal=1.15),
+    "PAdam fused, p = 1.5": Case(*padam(1.5, **FUSED), goal=1.15),
+    "PAdam fused, p = 2": Case(*padam(2.0, **FUSED), goal=1.15),
+    "PAdam fused, p = 0.8": Case(*padam(0.8, **FUSED), goal=1.6),
+    "PAdam fused, p = 0.8, updated": Case(*padam(0.8, decay_at="updated", **FUSED), goal=1.6),
+    "PAdam fused, p = 1.3": Case(*padam(1.3, **FUSED), goal=1.6),
+    "DynamicPAdam fused, p = 0.8": Case(
+        DynamicPAdam, {"p": 0.8, "weight_decay": DECAY, **FUSED}, AMSGRAD
+    ),
+    "Padam fused, 1/2": Case(Padam, {"partial": 0.5, **FUSED}, AMSGRAD, 1.15),
+    "Padam fused, 1/4": Case(Padam, {"partial": 0.25, **FUSED}, AMSGRAD, 1.15),
+    "Padam fused, 1/8": Case(Padam, {"partial": 0.125, **FUSED}, AMSGRAD, 1.15),
+    "Padam fused, 0.3": Case(Padam, {"partial": 0.3, **FUSED}, AMSGRAD, 1.6),
+    "AdamExponent fused, 0.3": Case(AdamExponent, {"exponent": 0.3, **FUSED}, goal=1.6),
+    "PAdam fused, p = 0.8, 84 % zeros": Case(
+        *padam(0.8, **FUSED), "PAdam fused, p = 0.8", 1.1, "zeros"
+    ),
+    "PAdam fused, p = 0.8, 84 % denormal": Case(
+        *padam(0.8, **FUSED), "PAdam fused, p = 0.8", 1.1, "denormal"
+    ),
+    "PAdam fused, p = 1.5, 84 % zeros": Case(
+        *padam(1.5, **FUSED), "PAdam fused, p = 1.5", 1.1, "zeros"
+    ),
+    "PAdam fused, p = 1.5, 84 % denormal": Case(
+        *padam(1.5, **FUSED), "PAdam fused, p = 1.5", 1.1, "denormal"
+    ),
+    "PAdam, p = 0.8": Case(*padam(0.8), DEFAULT, 1.6),
+    "PAdam, p = 1": Case(*padam(1.0), DEFAULT, 1.6),
+    "Padam, 1/8": Case(Padam, {}, DEFAULT, 1.6),
+    "PAdam foreach, p = 0.8": Case(*padam(0.8, foreach=True), FOREACH),
+}
+CNN = [(32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,), (128, 3136), (128,), (10, 128), (10,)]
+
+
+def resnet18() -> Shapes:
+    """Return the shapes of ResNet-18 for images of 32 × 32 and 10 classes."""
+    with torch.device("meta"):
+        model = torchvision.models.resnet18(num_classes=10)
+        model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    return [tuple(weight.shape) for weight in model.parameters()]
+
+
+def compile_seconds() -> dict[str, float]:
+    """Return how long the kernel takes to be ready, compiled and from the cache on disk."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = folder
+        for name in ("compiled", "cached"):
+            _fused.library.cache_clear()
+            started = time.perf_counter()
+            if _fused.library() is None:
+                raise SystemExit("there is no C++ compiler")
+            seconds[name] = time.perf_counter() - started
+        os.environ.pop("XDG_CACHE_HOME")
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+    _fused.library.cache_clear()
+    return seconds
+
+
+class Tensors:
+    """Weights, gradients and state that all cases share."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.params, self.state = [], []
+        self.starts: dict[str, list[torch.Tensor]] = {"dense": [], "zeros": [], "denormal": []}
+        for shape in shapes:
+            start = 0.05 * torch.randn(shape, generator=generator)
+            small = torch.rand(shape, generator=generator) < 0.84
+            self.starts["dense"].append(start)
+            self.starts["zeros"].append(start.masked_fill(small, 0))
+            self.starts["denormal"].append(start.masked_fill(small, 1e-40))
+            weight = start.clone().requires_grad_()
+            weight.grad = 0.01 * torch.randn(shape, generator=generator)
+            self.params.append(weight)
+            names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "inverse_s")
+            self.state.append({name: torch.full(shape, float(name == names[3])) for name in names})
+        self.size = sum(weight.numel() for weight in self.params)
+
+    def optimizer(self, case: Case) -> Optimizer:
+        """Return an optimizer of a case, with the shared state after one step."""
+        optimizer = case.make(self.params, lr=LR, **case.options)
+        for weight, state in zip(self.params, self.state, strict=True):
+            optimizer.state[weight] = {"step": torch.tensor(1.0), **state}
+        return optimizer
+
+    def restart(self, weights: str) -> None:
+        with torch.no_grad():
+            for weight, start in zip(self.params, self.starts[weights], strict=True):
+                weight.copy_(start)
+
+
+def bandwidth(elements: int) -> float:
+    """Return bytes per second of a pass in place over memory, which reads and writes: the best."""
+    x = torch.ones(elements)
+    best = float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        x.mul_(-1)
+        best = min(best, time.perf_counter() - started)
+    return 8 * elements / best
+
+
+def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataFrame:
+    """Time blocks of steps of every case, in turn and in random order."""
+    tensors = Tensors(shapes)
+    optimizers = {name: tensors.optimizer(CASES[name]) for name in names}
+    block = max(1, min(100, 10**7 // tensors.size))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    # A set that fits the caches has no limit of its own: memory does not bound it.
+    rate = bandwidth(max(4 * tensors.size, 10**7))
+    for _ in range(runs):
+        for name in random.sample(names, len(names)):
+            tensors.restart(CASES[name].weights)
+            optimizers[name].step()
+            started = time.perf_counter()
+            for _ in range(block):
+                optimizers[name].step()
+            times[name].append((time.perf_counter() - started) / block)
+    rows = []
+    for name in names:
+        case = CASES[name]
+        amsgrad = bool(optimizers[name].defaults["amsgrad"])
+        pairs = zip(times[name], times[case.reference], strict=True)
+        fused = AMSGRAD if amsgrad else "AdamW fused"
+        limit = BYTES[amsgrad] * tensors.size / rate
+        goal = 3.0 if case.goal and case.reference == DEFAULT and title == "CNN" else case.goal
+        rows.append(
+            {
+                "tensors": title,
+                "case": name,
+                "median [ms]": 1e3 * statistics.median(times[name]),
+                "least [ms]": 1e3 * min(times[name]),
+                "reference": case.reference,
+                "ratio": statistics.median(a / b for a, b in pairs),
+                "ratio of least": min(times[name]) / min(times[case.reference]),
+                "goal": goal,
+                "times fused AdamW": min(times[name]) / min(times[fused]),
+                "times the limit": min(times[name]) / limit,
+            }
+        )
+    print(f"{title}: {len(shapes)} tensors, {tensors.size} weights, {rate / 1e9:.0f} GB/s")
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Measure, print Markdown tables, and write them down if asked to."""
+    sets = {
+        "ResNet-18": resnet18,
+        "CNN": lambda: CNN,
+        "flat": lambda: [(options.elements,)],
+    }
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sets", nargs="+", choices=sets, default=list(sets), help="of tensors")
+    parser.add_argument("--elements", type=int, default=5 * 10**7, help="of the flat set (5·10⁷)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
+    parser.add_argument("--runs", type=int, default=9, help="blocks of steps of each case (9)")
+    parser.add_argument("--write", type=Path, help="a JSON file for the results")
+    options = parser.parse_args()
+    if min(options.elements, options.threads, options.runs) < 1:
+        parser.error("all numbers must be at least 1")
+    torch.set_num_threads(options.threads)
+    seconds = compile_seconds()
+    print(f"{provenance.hardware()['cpu']}; torch {torch.__version__}, {options.threads} threads")
+    print(f"kernel: {seconds['compiled']:.1f} s compiled, {seconds['cached']:.2f} s from the cache")
+    tables = []
+    load = os.getloadavg()[0]
+    for title in options.sets:
+        print(title, file=sys.stderr)
+        # The default path is for ordinary models; one huge tensor says nothing more of it.
+        table = measure(title, sets[title](), list(CASES), options.runs)
+        print(f"\n{table.drop(columns='tensors').round(3).to_string(index=False)}\n")
+        tables.append(table)
+    print(f"load {load:.1f} to {os.getloadavg()[0]:.1f}")
+    if options.write:
+        commit, dirty = provenance.commit()
+        record = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": commit + ("+" if dirty else ""),
+            "hardware": provenance.hardware(),
+            "versions": provenance.versions(),
+            "threads": options.threads,
+            "runs": options.runs,
+            "kernel": seconds,
+            "rows": json.loads(pd.concat(tables).to_json(orient="records")),
+        }
+        options.write.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
