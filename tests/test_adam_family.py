@@ -349,6 +349,19 @@ def test_a_capture_needs_capturable(cls, monkeypatch):
     train(cls(w, capturable=True), w, 1)
 
 
+def test_fused_is_for_cpus():
+    _adam_family._warn_of_device.cache_clear()
+    weights = [torch.empty(3, device="meta"), torch.ones(3)]
+    for w in weights:
+        w.grad = torch.ones_like(w)
+    optimizer = PAdam(weights, weight_decay=0.0, fused=True)
+    with pytest.warns(UserWarning, match="fused=True has no effect on meta tensors") as warned:
+        optimizer.step()
+        optimizer.step()
+    assert len(warned) == 1
+    assert (weights[1] != 1).all()
+
+
 class Reads(TorchDispatchMode):
     """How often a number is read from a tensor while it is on."""
 

@@ -9,7 +9,9 @@ of our own.
 Weights of float16 or bfloat16 are stepped in float32, with moments in float32, and rounded once.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, cast, overload
 
@@ -114,18 +116,30 @@ def adam_family(
         left = _fused.take_step(columns, state_steps, rule, scale)
         if not left:
             return
+        for device in {params[i].device.type for i in left} - {"cpu"}:
+            _warn_of_device(device)
         state_steps = [state_steps[i] for i in left]
         columns = [[column[i] for i in left] if column else [] for column in columns]
     full = [column or columns[3] for column in columns]
     slots = [Slot(*tensors) for tensors in zip(*full, strict=True)]
     if grad_scale is not None:
-        slots = [slot._replace(g=slot.g / grad_scale.to(slot.g.device)) for slot in slots]
+        slots = [slot._replace(g=_upcast(slot.g) / grad_scale.to(slot.g.device)) for slot in slots]
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(full[0], differentiable)
     if foreach:
         _foreach(slots, state_steps, rule, as_tensors=as_tensors)
     else:
         _for_loop(slots, state_steps, rule, as_tensors=as_tensors, differentiable=differentiable)
+
+
+@cache
+def _warn_of_device(device: str) -> None:
+    """Warn, once, that the fused kernel is for CPUs."""
+    warnings.warn(
+        f"fused=True has no effect on {device} tensors, which take the default path: "
+        "torch.compile(optimizer.step) fuses it there",
+        stacklevel=2,
+    )
 
 
 class Slot(NamedTuple):
@@ -622,6 +636,8 @@ class AdamFamily(Optimizer):
                 loss = closure()
         # What `torch.amp.GradScaler` sets for the step.
         scaler = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")}
+        if scaler["found_inf"]:  # then no state is begun either
+            return loss
         for group in self.param_groups:
             params: list[Tensor] = []
             grads: list[Tensor] = []

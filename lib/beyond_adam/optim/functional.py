@@ -23,8 +23,8 @@ foreach
     if all are on an accelerator that has them. It takes memory for one temporary list of tensors.
 fused
     Whether to step tensors on a CPU in one pass over memory, with a kernel that is compiled on
-    first use. Without a compiler that works it warns once and has no effect, nor has it on tensors
-    of other devices.
+    first use. Without a compiler that works, and for tensors of other devices, it warns once and
+    has no effect.
 capturable
     Whether a CUDA graph may capture the step: then no value is read from the device. The step
     counts must be on the device of their weights.
