@@ -189,7 +189,6 @@ def tests(folder: str) -> int:
     """Run the tests on the package in a folder, and return the exit status."""
     import pytest
 
-    os.environ["XDG_CACHE_HOME"] = folder  # for the kernel
     os.chdir(ROOT)
     sys.path.insert(0, str(Path(folder, "lib")))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--no-header"]
@@ -222,7 +221,8 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.monotonic()
     survivors = []
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(options.jobs) as pool:
+        os.environ["XDG_CACHE_HOME"] = cache  # for kernels, of which few should stay
         results = zip(mutants, pool.map(survives, mutants), strict=True)
         for number, (mutant, alive) in enumerate(results, 1):
             print(f"{number}/{len(mutants)} {'SURVIVES' if alive else 'dead'} {mutant}", flush=True)

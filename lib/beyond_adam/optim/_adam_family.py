@@ -157,6 +157,7 @@ def _local(columns: list[list[Tensor]]) -> list[list[Tensor]]:
     """Return the shards that this process holds: the step is elementwise."""
     if all(PLAIN.issuperset(map(type, column)) for column in columns):
         return columns
+    columns = [columns[0], [*map(_summed, columns[0], columns[1])], *columns[2:]]
     for slot in zip(*filter(None, columns), strict=True):
         # Only DTensors have placements, and who has none of them does not wait for their import.
         placements = [getattr(tensor, "placements", "one process") for tensor in slot]
@@ -169,6 +170,15 @@ def _local(columns: list[list[Tensor]]) -> list[list[Tensor]]:
         [cast(Any, x).to_local() if hasattr(x, "placements") else x for x in column]
         for column in columns
     ]
+
+
+def _summed(param: Tensor, grad: Tensor) -> Tensor:
+    """Return a gradient summed over processes, if that is left to do, and placed as `param`."""
+    sharded: Any = grad
+    partial = any(place.is_partial() for place in getattr(sharded, "placements", ()))
+    if partial and hasattr(param, "placements"):
+        return cast(Tensor, sharded.redistribute(placements=param.placements))
+    return grad
 
 
 def _for_loop(
