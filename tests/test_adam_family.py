@@ -232,7 +232,7 @@ def test_exponent_0_is_sgd(foreach):
 def test_the_factor_is_finite_everywhere(p, decay_at, path):
     extremes = [1e38, -1e38, 1e-38, 1e-45, -1.0]
     start = extremes if path.get("differentiable") and 1 < p < 2 else [0.0, *extremes]
-    for lr in (0.0, torch.tensor(0.0), 1e-3, torch.tensor(1e-3)):
+    for lr in (0.0, torch.tensor(0.0), 1e-44, 1e-3, torch.tensor(1e-3)):
         for decay, square in ((0.0, 0.1), (0.1, 0.0), (1e30, 1e3)):
             w = torch.tensor(start)
             options = {"p": p, "weight_decay": decay, "lambda_2": square, "decay_at": decay_at}
@@ -242,7 +242,7 @@ def test_the_factor_is_finite_everywhere(p, decay_at, path):
             assert w.isfinite().all()
             if lr == 0:
                 assert torch.equal(w, torch.tensor(start))
-            elif decay == 0.1 and p < 2:
+            elif decay == 0.1 and p < 2 and lr > 1e-40:
                 large = w[w.abs() > 1e37]
                 assert large.abs().tolist() == pytest.approx([1e38, 1e38], rel=1e-3)
                 if start[0] == 0:
@@ -288,6 +288,18 @@ def test_a_dynamic_decay_is_padams_without_delay_and_begins_as_that_of_p_2(p, pa
     train(PAdam(square, p=2, **options), square, 1)
     for x, y in zip(slow, square, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=0)
+
+
+@every_path
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_s_follows_whether_it_decays_or_not(decay, path):
+    (w,) = weights = [torch.tensor([1.0, -4.0], dtype=torch.float64)]
+    optimizer = DynamicPAdam(weights, lr=0.1, p=1.5, weight_decay=decay, beta_s=0.9, **path)
+    inverse_s = torch.ones(2, dtype=torch.float64)
+    for step in range(3):
+        inverse_s = 0.9 * inverse_s + 0.1 * w.abs().sqrt()
+        train(optimizer, weights, 1, first=step)
+        torch.testing.assert_close(optimizer.state[w]["inverse_s"], inverse_s)
 
 
 @every_path

@@ -1,6 +1,6 @@
 """Break every operator and constant of the optimizers' formulas, one at a time; tests must notice.
 
-    .venv/bin/python tools/mutants.py [--jobs 2] [--only TEXT] [--list]
+    .venv/bin/python tools/mutants.py [--jobs 2] [--start 1] [--only TEXT] [--list]
 
 A mutant is a copy of `lib` with one change. It is dead when a test fails; the first tests are those
 that kill most. Exit status 1 means that one has survived, and each survivor is printed.
@@ -207,6 +207,7 @@ def main() -> None:
     """Make all mutants, test them, and report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time (1)")
+    parser.add_argument("--start", type=int, default=1, help="the number of the first (1)")
     parser.add_argument("--only", default="", help="text that the changed line must contain")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     options = parser.parse_args()
@@ -223,11 +224,12 @@ def main() -> None:
     survivors = []
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(options.jobs) as pool:
         os.environ["XDG_CACHE_HOME"] = cache  # for kernels, of which few should stay
-        results = zip(mutants, pool.map(survives, mutants), strict=True)
-        for number, (mutant, alive) in enumerate(results, 1):
+        chosen = mutants[options.start - 1 :]
+        results = zip(chosen, pool.map(survives, chosen), strict=True)
+        for number, (mutant, alive) in enumerate(results, options.start):
             print(f"{number}/{len(mutants)} {'SURVIVES' if alive else 'dead'} {mutant}", flush=True)
             survivors += [mutant] * alive
-    print(f"{len(mutants)} mutants in {time.monotonic() - started:.0f} s; survivors:")
+    print(f"{len(chosen)} mutants in {time.monotonic() - started:.0f} s; survivors:")
     print(*survivors or ["none"], sep="\n")
     sys.exit(bool(survivors))
 

@@ -34,6 +34,8 @@ DecayAt = Literal["previous", "updated"]
 STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0, "inverse_s": 1.0}
 """The tensors that a step may keep, and what they begin with."""
 PLAIN = {Tensor, torch.nn.Parameter}
+LEAST = torch.finfo(torch.float32).tiny
+"""A decay pηλ below it is none: in float32 it might vanish, and leave 0 · ∞ at w = 0."""
 BLOCK = 2**17
 """Elements stepped at a time on a CPU: temporaries of them stay in its cache."""
 
@@ -405,7 +407,7 @@ def _shrinkage(
     """
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0)
+    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength < LEAST)
     if known and rule.beta_s is None:
         return rest + strength
     if differentiable:
@@ -437,7 +439,7 @@ def _foreach_shrinkage(
     """Return `_shrinkage` of every tensor."""
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength == 0)
+    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength < LEAST)
     if known and rule.beta_s is None:
         return rest + strength
     x = list(torch._foreach_abs(w))

@@ -5,10 +5,12 @@ it in a few seconds. That is kept in the user's cache and found there by later p
 are those of OpenMP, which torch's own kernels use too.
 """
 
+import atexit
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -34,6 +36,7 @@ MACHINES: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 CORRECTIONS = {"none": 0, "moments": 1, "step size": 2}
+STEPS = torch.float32, torch.float64
 DECAYS = {"previous": 1, "updated": 2, "dynamic": 3}
 LAYOUTS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
@@ -83,8 +86,8 @@ def take_step(
     Returns
     -------
     list of int
-        The parameters it cannot step: those of other devices and dtypes, or, after a warning, all
-        if there is no compiler.
+        The parameters it cannot step: those of other devices and dtypes, those whose state does
+        not fit them, or, after a warning, all if there is no compiler.
     """
     kernel = library()
     if kernel is None:
@@ -92,7 +95,7 @@ def take_step(
     kinds: dict[tuple[torch.dtype, torch.dtype], list[int]] = {}
     left = []
     for i, (w, g, step) in enumerate(zip(columns[0], columns[1], steps, strict=True)):
-        if w.is_cpu and w.dtype == g.dtype and w.dtype in DTYPES:
+        if w.is_cpu and w.dtype == g.dtype and w.dtype in DTYPES and step.dtype in STEPS:
             kinds.setdefault((w.dtype, step.dtype), []).append(i)
         else:
             left.append(i)
@@ -104,14 +107,15 @@ def take_step(
         if len(members) < len(steps):
             some = [[column[i] for i in members] if column else [] for column in columns]
         counts = [steps[i] for i in members]
-        _call(kernel, some, counts, _rule(rule, grad_scale, dtype, counter))
+        if not _call(kernel, some, counts, _rule(rule, grad_scale, dtype, counter)):
+            left += members
     return sorted(left)
 
 
 def _call(
     kernel: ctypes.CDLL, columns: list[list[Tensor]], steps: list[Tensor], rule: _Rule
-) -> None:
-    """Step parameters of one dtype."""
+) -> bool:
+    """Step parameters of one dtype, unless memory does not hold what the kernel takes it for."""
     states = [column for i, column in enumerate(columns) if i != 1 and column]  # 1: the gradients
     dense = columns
     if not all(tensor.is_contiguous() for column in (columns[1], *states) for tensor in column):
@@ -124,12 +128,22 @@ def _call(
                     copied.append(next(copies))
     if any(grad.is_neg() for grad in dense[1]):  # their memory holds −g
         dense = [dense[0], [grad.resolve_neg() for grad in dense[1]], *dense[2:]]
+    if not all(tensor.is_cpu for column in (dense[1], *states, steps) for tensor in column):
+        return False
+    numels, size = [w.numel() for w in dense[0]], dense[0][0].itemsize
+    for tensors, each in zip(dense, (size, size, *[max(size, 4)] * 4), strict=True):
+        if tensors and [tensor.nbytes for tensor in tensors] != [each * n for n in numels]:
+            return False
+    addresses = [[tensor.data_ptr() for tensor in column] for column in dense]
+    for found in addresses:
+        # Tensors that are known to be 0, and those of some subclasses, have no memory.
+        if 0 in found and any(n for n, address in zip(numels, found, strict=True) if not address):
+            return False
     absent = [0] * len(steps)
-    addresses = [[tensor.data_ptr() for tensor in column] or absent for column in dense]
     slots = zip(
-        *addresses,
+        *[found or absent for found in addresses],
         [step.data_ptr() for step in steps],
-        [w.numel() for w in dense[0]],
+        numels,
         strict=True,
     )
     table = array("q", chain.from_iterable(slots))
@@ -145,6 +159,7 @@ def _call(
                 if i != 1 and copy is not tensor:
                     tensor.copy_(copy)
     torch.autograd.graph.increment_version(list(chain(steps, *states)))
+    return True
 
 
 def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dtype) -> _Rule:
@@ -206,11 +221,13 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled() -> Path:
     """Return the path of the library, compiled for this machine unless it is in the cache."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
-    if compiler is None:
+    found = next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+    compiler = shlex.split(os.environ.get("CXX") or found)  # CXX may hold options, as for make
+    if not compiler:
         raise FileNotFoundError("none of c++, g++ and clang++ is installed, and CXX is not set")
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True).stdout
-    parts = (SOURCE.read_bytes(), version, repr((FLAGS, THREADS, MACHINES)).encode(), _processor())
+    done = subprocess.run([*compiler, "--version"], check=True, capture_output=True, text=True)
+    settings = repr((compiler, done.stdout, FLAGS, THREADS, MACHINES)).encode()
+    parts = (SOURCE.read_bytes(), settings, _processor())
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     library = _cache_folder() / f"adam-family-{key}.so"
     if library.exists():
@@ -218,7 +235,7 @@ def _compiled() -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder, library.name)
         for threads, machine in product(THREADS, MACHINES):
-            command = [compiler, *FLAGS, *machine, *threads, str(SOURCE), "-o", str(made)]
+            command = [*compiler, *FLAGS, *machine, *threads, str(SOURCE), "-o", str(made)]
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode == 0:
                 break
@@ -244,4 +261,6 @@ def _cache_folder() -> Path:
             return folder
     except (OSError, RuntimeError):
         pass
-    return Path(tempfile.mkdtemp(prefix="beyond_adam-"))
+    temporary = tempfile.TemporaryDirectory(prefix="beyond_adam-")
+    atexit.register(temporary.cleanup)
+    return Path(temporary.name)
