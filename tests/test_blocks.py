@@ -168,7 +168,7 @@ def test_temporaries_are_a_few_blocks(cls, options, dtype, blocks, shape):
     with Peak() as peak:
         optimizer.step()
     block = 4 * _adam_family.BLOCK
-    assert blocks - 1 < peak.bytes / block <= blocks
+    assert blocks - 1 < peak.bytes / block < blocks + 1e-3  # a number or two beside
 
 
 # --- batches of a list ---
@@ -189,8 +189,8 @@ def batches(monkeypatch):
 
 @pytest.mark.parametrize(("cls", "options"), [*ROOTS, *POWERS[:2]], ids=name)
 def test_batches_step_as_a_loop_does(cls, options, monkeypatch):
-    exact = (cls, options) in ROOTS
-    dtypes = [torch.float64, torch.float32, *LOW] if exact else [torch.float64]
+    roots = (cls, options) in ROOTS
+    dtypes = [torch.float64, torch.float32, *LOW] if roots else [torch.float64]
     lists = []
     sizes = batches(monkeypatch)
     for foreach in (False, True):
@@ -200,8 +200,10 @@ def test_batches_step_as_a_loop_does(cls, options, monkeypatch):
         lists.append([*train(optimizer, weights, 3), *states(optimizer)])
     assert sum(sizes) == 3 * sum(w.numel() for w in weights)
     assert len(sizes) > 3 * len(dtypes)
-    if exact:
+    if roots and cls in (Padam, AdamExponent):
         assert equal(*lists)
+    elif roots:  # the decay is put together in other operations
+        torch.testing.assert_close(*lists)
     else:
         torch.testing.assert_close(*lists, rtol=1e-12, atol=1e-14)
 

@@ -88,6 +88,22 @@ def test_data_and_lock_make_a_chapter_stale(book, reasons, dependency):
     assert f"chapter toy: {dependency} changed" in reasons()
 
 
+def test_a_file_that_the_code_names_makes_a_chapter_stale(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEYOND_ADAM_ROOT", str(tmp_path))
+    code = 'read("data/measured/times.json")  # not "data/other.json"'
+    cells = [{"cell_type": "code", "source": [code]}]
+    chapter = tmp_path / "toy.ipynb"
+    chapter.write_text(json.dumps({"cells": cells}))
+    keys = []
+    for content in ("1", "2"):
+        measured = tmp_path / "data" / "measured" / "times.json"
+        measured.parent.mkdir(parents=True, exist_ok=True)
+        measured.write_text(content)
+        keys.append(plan.Notebook("toy", chapter).key("quick"))
+    changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert changed == {"data/measured/times.json"}
+
+
 def test_a_new_bibliography_makes_only_the_pages_stale(book, reasons):
     with (book.root / "chapters" / "references.bib").open("a") as file:
         file.write("% changed\n")

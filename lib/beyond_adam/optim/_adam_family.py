@@ -36,7 +36,7 @@ STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0, "inverse_s":
 PLAIN = {Tensor, torch.nn.Parameter}
 LEAST = torch.finfo(torch.float32).tiny
 """A decay pηλ below it is none: in float32 it might vanish, and leave 0 · ∞ at w = 0."""
-BLOCK = 2**17
+BLOCK = 2**18
 """Elements stepped at a time on a CPU: temporaries of them stay in its cache."""
 
 
@@ -400,10 +400,10 @@ def _shrinks(rule: Rule) -> bool:
 def _shrinkage(
     w: Tensor, inverse_s: Tensor, lr: float | Tensor, rule: Rule, differentiable: bool
 ) -> float | Tensor:
-    """Return 1 + ηλ₂ + pηλ/X for X = |w|^(2−p) = 1/s: the weights are divided by it.
+    """Return 1 + ηλ₂ + pηλs, by default for s = |w|^(p−2): the weights are divided by it.
 
-    Dividing by X where the textbook multiplies by X/(X(1 + ηλ₂) + pηλ) keeps an X that overflows
-    or vanishes right: it leaves 1 + ηλ₂ or ∞. Only 0/0 is left, at w = 0 and ηλ = 0.
+    Where the textbook multiplies by X/(X(1 + ηλ₂) + pηλ), with X = 1/s, this is right also for an s
+    that overflows or vanishes: it leaves ∞ or 1 + ηλ₂. Only ∞ · 0 is left, at w = 0 and ηλ = 0.
     """
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
@@ -420,17 +420,21 @@ def _shrinkage(
                 )
         w = w.clone()  # autograd keeps it, and the step changes the original
     x = w.abs()
-    if rule.p != 1:
-        x.pow_(2 - rule.p)
     if rule.beta_s is not None:
+        if rule.p != 1:
+            x.pow_(2 - rule.p)
         inverse_s.lerp_(x, 1 - rule.beta_s)
         if known and rule.p != 2:
             return rest
         x = inverse_s.clone() if differentiable else x.copy_(inverse_s)
     if isinstance(strength, Tensor):
         x.add_(strength == 0)
-    x = strength / x if differentiable else x.reciprocal_().mul_(strength)
-    return x.add_(rest)
+    s = x.reciprocal_() if rule.p == 1 or rule.beta_s is not None else x.pow_(rule.p - 2)
+    if differentiable:
+        return (s * strength).add_(rest)
+    if isinstance(strength, Tensor):
+        return s.mul_(strength).add_(rest)
+    return torch.add(s.new_full((), float(rest)), s, alpha=strength, out=s)
 
 
 def _foreach_shrinkage(
@@ -443,16 +447,19 @@ def _foreach_shrinkage(
     if known and rule.beta_s is None:
         return rest + strength
     x = list(torch._foreach_abs(w))
-    if rule.p != 1:
-        torch._foreach_pow_(x, 2 - rule.p)
     if rule.beta_s is not None:
+        if rule.p != 1:
+            torch._foreach_pow_(x, 2 - rule.p)
         torch._foreach_lerp_(inverse_s, x, 1 - rule.beta_s)
         if known and rule.p != 2:
             return rest
         torch._foreach_copy_(x, inverse_s)
     if isinstance(strength, Tensor):
         torch._foreach_add_(x, _operand((strength == 0).to(strength.dtype), len(x)))
-    torch._foreach_reciprocal_(x)
+    if rule.p == 1 or rule.beta_s is not None:
+        torch._foreach_reciprocal_(x)
+    else:
+        torch._foreach_pow_(x, rule.p - 2)
     torch._foreach_mul_(x, _operand(strength, len(x)))
     torch._foreach_add_(x, _operand(rest, len(x)))
     return x

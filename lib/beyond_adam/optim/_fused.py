@@ -117,8 +117,11 @@ def _call(
 ) -> bool:
     """Step parameters of one dtype, unless memory does not hold what the kernel takes it for."""
     states = [column for i, column in enumerate(columns) if i != 1 and column]  # 1: the gradients
+    everything = [*chain(columns[1], *states)]
+    if not all([tensor.is_cpu for tensor in chain(everything, steps)]):  # noqa: C419
+        return False
     dense = columns
-    if not all(tensor.is_contiguous() for column in (columns[1], *states) for tensor in column):
+    if not all([tensor.is_contiguous() for tensor in everything]):  # noqa: C419
         dense = [[] for _ in columns]
         for slot in zip(*[column for column in columns if column], strict=True):
             same = _dense(slot)
@@ -126,10 +129,8 @@ def _call(
             for column, copied in zip(columns, dense, strict=True):
                 if column:
                     copied.append(next(copies))
-    if any(grad.is_neg() for grad in dense[1]):  # their memory holds −g
+    if any([grad.is_neg() for grad in dense[1]]):  # noqa: C419 - their memory holds −g
         dense = [dense[0], [grad.resolve_neg() for grad in dense[1]], *dense[2:]]
-    if not all(tensor.is_cpu for column in (dense[1], *states, steps) for tensor in column):
-        return False
     numels, size = [w.numel() for w in dense[0]], dense[0][0].itemsize
     for tensors, each in zip(dense, (size, size, *[max(size, 4)] * 4), strict=True):
         if tensors and [tensor.nbytes for tensor in tensors] != [each * n for n in numels]:

@@ -58,6 +58,13 @@ class Notebook:
         return []
 
     @functools.cached_property
+    def data(self) -> list[str]:
+        """The files below ``data/`` that the code names, each by a literal."""
+        nodes = ast.walk(ast.parse(self._python))
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        return sorted(x for x in texts if isinstance(x, str) and re.fullmatch(r"data/[^\s*]+", x))
+
+    @functools.cached_property
     def experiments(self) -> dict[str, str]:
         """The experiments whose records the chapter loads: record name to module."""
         return {
@@ -70,7 +77,7 @@ class Notebook:
         Prose is not among it: a changed text needs a new page, not a new run.
         """
         root = project.root()
-        data = [f"data/ledger/{source}.yml" for source in self.sources]
+        data = [*self.data, *(f"data/ledger/{source}.yml" for source in self.sources)]
         return {
             "parameters": f"profile={profile}",
             "code": dependencies.digest("\0".join(self.code)),
