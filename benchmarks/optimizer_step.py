@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,40 +149,32 @@ class Tensors:
                 weight.copy_(start)
 
 
-def bandwidth(elements: int) -> float:
-    """Return bytes per second of a pass in place over memory, which reads and writes: the best."""
-    x = torch.ones(elements)
-    best = float("inf")
-    for _ in range(7):
-        started = time.perf_counter()
-        x.mul_(-1)
-        best = min(best, time.perf_counter() - started)
-    return 8 * elements / best
-
-
 def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataFrame:
-    """Time blocks of steps of every case, in turn and in random order."""
+    """Time blocks of steps of every case, and passes over memory, in turn and in random order."""
     tensors = Tensors(shapes)
     optimizers = {name: tensors.optimizer(CASES[name]) for name in names}
     block = max(1, min(100, 10**7 // tensors.size))
-    times: dict[str, list[float]] = {name: [] for name in names}
-    # A set that fits the caches has no limit of its own: memory does not bound it.
-    rate = bandwidth(max(4 * tensors.size, 10**7))
+    # A pass in place reads and writes. For a set that fits the caches it may too, as the steps do.
+    memory = torch.ones(4 * tensors.size)
+    times: dict[str, list[float]] = {name: [] for name in [*names, "pass"]}
     for _ in range(runs):
-        for name in random.sample(names, len(names)):
-            tensors.restart(CASES[name].weights)
-            optimizers[name].step()
+        for name in random.sample(list(times), len(times)):
+            if name == "pass":
+                step: Callable[[], object] = partial(memory.mul_, -1)
+            else:
+                tensors.restart(CASES[name].weights)
+                step = optimizers[name].step
+            step()
             started = time.perf_counter()
             for _ in range(block):
-                optimizers[name].step()
+                step()
             times[name].append((time.perf_counter() - started) / block)
+    bytes_per_pass = 8 * memory.numel()
     rows = []
     for name in names:
         case = CASES[name]
         more = bool(optimizers[name].defaults["amsgrad"]) or case.make is DynamicPAdam
-        pairs = zip(times[name], times[case.reference], strict=True)
-        fused = AMSGRAD if more else "AdamW fused"
-        limit = BYTES[more] * tensors.size / rate
+        limit = [x * BYTES[more] * tensors.size / bytes_per_pass for x in times["pass"]]
         goal = 3.0 if case.goal and case.reference == DEFAULT and title == "CNN" else case.goal
         rows.append(
             {
@@ -190,15 +183,21 @@ def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataF
                 "median [ms]": 1e3 * statistics.median(times[name]),
                 "least [ms]": 1e3 * min(times[name]),
                 "reference": case.reference,
-                "ratio": statistics.median(a / b for a, b in pairs),
+                "ratio": ratio(times[name], times[case.reference]),
                 "ratio of least": min(times[name]) / min(times[case.reference]),
                 "goal": goal,
-                "times fused AdamW": min(times[name]) / min(times[fused]),
-                "times the limit": min(times[name]) / limit,
+                "times fused AdamW": ratio(times[name], times[AMSGRAD if more else "AdamW fused"]),
+                "times the limit": ratio(times[name], limit),
             }
         )
+    rate = bytes_per_pass / statistics.median(times["pass"])
     print(f"{title}: {len(shapes)} tensors, {tensors.size} weights, {rate / 1e9:.0f} GB/s")
     return pd.DataFrame(rows)
+
+
+def ratio(some: list[float], others: list[float]) -> float:
+    """Return the median over rounds of one time by another."""
+    return statistics.median(a / b for a, b in zip(some, others, strict=True))
 
 
 def main() -> None:

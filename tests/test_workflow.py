@@ -91,6 +91,7 @@ def test_data_and_lock_make_a_chapter_stale(book, reasons, dependency):
 def test_a_file_that_the_code_names_makes_a_chapter_stale(tmp_path, monkeypatch):
     monkeypatch.setenv("BEYOND_ADAM_ROOT", str(tmp_path))
     code = 'read("data/measured/times.json")  # not "data/other.json"'
+    (tmp_path / "_toc.yml").touch()
     cells = [{"cell_type": "code", "source": [code]}]
     chapter = tmp_path / "toy.ipynb"
     chapter.write_text(json.dumps({"cells": cells}))

@@ -46,9 +46,9 @@ class StepTimes:
         One line for each case and set of ``tensors``: the medians and the least times of blocks of
         steps, in ms a step; the case that is its ``reference``; ``ratio``, the median of its times
         over those of the reference in the same round; ``goal``, what the ratio was to be at most
-        (nan if there is no goal); the same quotient of the least times; and the least times over
-        those of torch's fused AdamW (with AMSGrad, if the case has it) and over the time in which
-        memory moves what the step has to read and write.
+        (nan if there is no goal); the same quotient of the least times; and the medians of the
+        times over those of torch's fused AdamW (with AMSGrad, if the case moves as much memory)
+        and over the time in which memory moves what the step has to read and write.
     date, commit
         When, in ISO format, and by which code.
     machine, torch
@@ -169,7 +169,7 @@ def path(case: str) -> str:
 
 
 def relative(times: StepTimes, tensors: str) -> tuple[Figure, pd.DataFrame]:
-    """Draw the least times of a set of tensors, relative to torch's fused AdamW.
+    """Draw the times of a set of tensors, in the median, relative to torch's fused AdamW.
 
     Parameters
     ----------
