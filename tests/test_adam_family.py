@@ -953,6 +953,43 @@ def peak_of(optimizer, weights):
     return round(peak.bytes / 4000)
 
 
+@both_paths
+@pytest.mark.parametrize(
+    ("cls", "key", "values"),
+    [
+        (PAdam, "p", [2.0, 1.9, 1.5, 1.0, 0.9, 2.0]),
+        (PAdam, "weight_decay", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        (DynamicPAdam, "p", [2.0, 1.9, 1.5, 1.0, 0.9, 2.0]),
+        (Padam, "partial", [0.5, 0.4, 0.3, 0.25, 0.125, 0.5]),
+        (AdamExponent, "exponent", [0.5, 0.4, 0.3, 0.25, 0.125, 0.5]),
+    ],
+    ids=name,
+)
+def test_a_compiled_step_has_one_more_graph_for_a_number_that_moves(cls, key, values, foreach):
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(module, _):
+        graphs.append(module)
+        return module.forward
+
+    twins = [[torch.nn.Parameter(w) for w in some_weights()] for _ in range(2)]
+    optimizers = [cls(weights, lr=torch.tensor(0.1), foreach=foreach) for weights in twins]
+    with warnings.catch_warnings():
+        # torch warns that a compiled optimizer has no profiler range.
+        warnings.simplefilter("ignore")
+        steps = [torch.compile(optimizers[0].step, backend=backend), optimizers[1].step]
+        for number, value in enumerate(values):
+            for weights, optimizer, step in zip(twins, optimizers, steps, strict=True):
+                optimizer.param_groups[0][key] = value
+                for w, g in zip(weights, some_gradients(weights, number), strict=True):
+                    w.grad = g
+                step()
+    assert len(graphs) == 2
+    for x, y in zip(*twins, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("cls", "options", "foreach", "tensor"),
     [

@@ -28,6 +28,7 @@ FUNCTIONS = {
         "_step_one",
         "_step_many",
         "_scalars",
+        "_is",
         "_shrinks",
         "_shrinkage",
         "_foreach_shrinkage",

@@ -245,7 +245,7 @@ def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) 
         root.div_(divisor)
     if rule.eps_at == "root":
         root.add_(rule.eps)
-    if rule.exponent != 0.5:
+    if not _is(rule.exponent, 0.5):
         root.pow_(2 * rule.exponent)
     if rule.eps_at == "power":
         root.add_(rule.eps)
@@ -332,7 +332,7 @@ def _step_many(members: list[tuple[Slot, "Scalars"]], rule: Rule, as_tensors: bo
         torch._foreach_div_(root, divisors)
     if rule.eps_at == "root":
         torch._foreach_add_(root, rule.eps)
-    if rule.exponent != 0.5:
+    if not _is(rule.exponent, 0.5):
         torch._foreach_pow_(root, 2 * rule.exponent)
     if rule.eps_at == "power":
         torch._foreach_add_(root, rule.eps)
@@ -391,6 +391,11 @@ def _scalars(rule: Rule, step: Tensor, dtype: torch.dtype, as_tensors: bool) -> 
     return lr, lr, None
 
 
+def _is(value: float, special: float) -> bool:
+    """Return whether a value has a form of its own; in graphs none has, so that it may move."""
+    return not torch.compiler.is_compiling() and value == special
+
+
 def _shrinks(rule: Rule) -> bool:
     if rule.decay != "p-norm":
         return False
@@ -407,7 +412,7 @@ def _shrinkage(
     """
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength < LEAST)
+    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < LEAST)
     if known and rule.beta_s is None:
         return rest + strength
     if differentiable:
@@ -421,15 +426,15 @@ def _shrinkage(
         w = w.clone()  # autograd keeps it, and the step changes the original
     x = w.abs()
     if rule.beta_s is not None:
-        if rule.p != 1:
+        if not _is(rule.p, 1):
             x.pow_(2 - rule.p)
         inverse_s.lerp_(x, 1 - rule.beta_s)
-        if known and rule.p != 2:
+        if known and not _is(rule.p, 2):
             return rest
         x = inverse_s.clone() if differentiable else x.copy_(inverse_s)
     if isinstance(strength, Tensor):
         x.add_(strength == 0)
-    s = x.reciprocal_() if rule.p == 1 or rule.beta_s is not None else x.pow_(rule.p - 2)
+    s = x.reciprocal_() if _is(rule.p, 1) or rule.beta_s is not None else x.pow_(rule.p - 2)
     if differentiable:
         return (s * strength).add_(rest)
     if isinstance(strength, Tensor):
@@ -443,20 +448,20 @@ def _foreach_shrinkage(
     """Return `_shrinkage` of every tensor."""
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = rule.p == 2 or (not isinstance(strength, Tensor) and strength < LEAST)
+    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < LEAST)
     if known and rule.beta_s is None:
         return rest + strength
     x = list(torch._foreach_abs(w))
     if rule.beta_s is not None:
-        if rule.p != 1:
+        if not _is(rule.p, 1):
             torch._foreach_pow_(x, 2 - rule.p)
         torch._foreach_lerp_(inverse_s, x, 1 - rule.beta_s)
-        if known and rule.p != 2:
+        if known and not _is(rule.p, 2):
             return rest
         torch._foreach_copy_(x, inverse_s)
     if isinstance(strength, Tensor):
         torch._foreach_add_(x, _operand((strength == 0).to(strength.dtype), len(x)))
-    if rule.p == 1 or rule.beta_s is not None:
+    if _is(rule.p, 1) or rule.beta_s is not None:
         torch._foreach_reciprocal_(x)
     else:
         torch._foreach_pow_(x, rule.p - 2)

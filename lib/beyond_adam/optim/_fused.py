@@ -37,7 +37,7 @@ MACHINES: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 CORRECTIONS = {"none": 0, "moments": 1, "step size": 2}
 STEPS = torch.float32, torch.float64
-DECAYS = {"previous": 1, "updated": 2, "dynamic": 3}
+DECAYS = {"none": 0, "previous": 1, "updated": 2, "dynamic": 3}
 LAYOUTS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
 
@@ -166,13 +166,12 @@ def _call(
 def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dtype) -> _Rule:
     lr = rule.lr
     assert not isinstance(lr, Tensor)
-    strength, rest, decay = 0.0, 1.0, 0
-    if rule.decay == "p-norm":
-        strength, rest = rule.p * lr * rule.weight_decay, 1 + lr * rule.lambda_2
-        decay = DECAYS["dynamic" if rule.beta_s is not None else rule.decay_at]
-    p = rule.p
-    if strength == 0 and rule.beta_s is None:  # then p has no part in it
-        p, decay = 2.0, decay if rest != 1 else 0
+    strength = rule.p * lr * rule.weight_decay
+    decay = (
+        "none" if rule.decay != "p-norm" else rule.decay_at if rule.beta_s is None else "dynamic"
+    )
+    # Without strength the power of p = 2 does as well as any, and is finite at w = 0.
+    p = 2.0 if strength == 0 and rule.beta_s is None else rule.p
     return _Rule(
         lr=lr,
         gradient=(-1 if rule.maximize else 1) / grad_scale,
@@ -182,14 +181,14 @@ def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dt
         beta2=rule.beta2,
         eps=rule.eps,
         power=2 * rule.exponent if rule.eps_at == "root" else rule.exponent,
-        rest=rest,
+        rest=1 + lr * rule.lambda_2,
         strength=strength,
         p=p,
         beta_s=rule.beta_s or 0.0,
         eps_at_power=rule.eps_at == "power",
         amsgrad=rule.amsgrad,
         correction=CORRECTIONS[rule.correction],
-        decay=decay,
+        decay=DECAYS[decay],
         dtype=DTYPES[dtype],
         double_steps=counter == torch.float64,
     )
