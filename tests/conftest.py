@@ -2,12 +2,27 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+
+from beyond_adam.optim import _fused
+
+# Without a compiler `fused=True` warns, once, and is the default path: this is where it warns.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    KERNEL = _fused.library() is not None
+collect_ignore = [] if KERNEL else ["test_fused_step.py"]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not KERNEL:
+        terminalreporter.write_line("not tested, for want of a C++ compiler: the fused kernel")
+
 
 PARAMETERS = 'profile = "quick"'
 SETUP = """\

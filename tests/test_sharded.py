@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from beyond_adam.optim import PAdam
+from beyond_adam.optim import PAdam, _fused
 from beyond_adam.optim.sparsity import decay_groups, hard_zero, sparsity_report
 from test_adam_family import PATHS, equal, every_class
 
@@ -34,6 +34,9 @@ every_place = pytest.mark.parametrize("place", PLACES)
 
 def join(rank, store):
     """Make this process one of two."""
+    with warnings.catch_warnings():  # of there being no compiler, as in conftest.py
+        warnings.simplefilter("ignore")
+        _fused.library()
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -36,8 +36,9 @@ FUNCTIONS = {
     OPTIM / "_fused.py": ("_rule",),
 }
 KERNEL = OPTIM / "_fused.cpp"
-FIRST = ["tests/test_adam_family.py", "-k", "formula or memory or schedule or autograd or bit"]
-ALL = ["tests/test_adam_family.py", "tests/test_fused_step.py", "tests/test_blocks.py"]
+FORMULAS = ["tests/test_adam_family.py", "-k", "formula or memory or schedule or autograd or bit"]
+ACCURACY = ["tests/test_fused_step.py"]
+ALL = ["tests/test_adam_family.py", "tests/test_blocks.py"]
 
 OPERATORS: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -182,19 +183,20 @@ def survives(mutant: Mutant) -> bool:
         Path(folder, mutant.file).write_text(mutant.text)
         child = os.fork()
         if child == 0:
-            os._exit(tests(folder))
+            order = (ACCURACY, FORMULAS) if mutant.file == KERNEL else (FORMULAS, ACCURACY)
+            os._exit(tests(folder, (*order, ALL)))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def tests(folder: str) -> int:
-    """Run the tests on the package in a folder, and return the exit status."""
+def tests(folder: str, parts: tuple[list[str], ...]) -> int:
+    """Run parts of the tests on the package in a folder, and return the exit status."""
     import pytest
 
     os.chdir(ROOT)
     sys.path.insert(0, str(Path(folder, "lib")))
     options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--no-header"]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        for files in (FIRST, ALL):
+        for files in parts:
             status = int(pytest.main([*options, *files]))
             if status:
                 return status
