@@ -976,3 +976,13 @@ def test_a_checkpoint_takes_the_option_along(cls):
     usual, fused = cls([draw(3, 4)]), cls([draw(3, 4)], fused=True)
     fused.load_state_dict(usual.state_dict())
     assert fused.param_groups[0]["fused"] is None
+
+
+@pytest.mark.parametrize("log2_of_root", [-63.9, -64.8])
+def test_a_power_below_the_normal_numbers_is_the_least_of_them(log2_of_root):
+    w = torch.ones(3)
+    w.grad = torch.full_like(w, 2.0**log2_of_root)
+    options = {"betas": (0.0, 0.0), "eps": 0.0, "bias_correction": False, "exponent": 0.99}
+    AdamExponent([w], lr=1e-20, fused=True, **options).step()
+    step = 1e-20 * 2.0**log2_of_root / 2.0**-126
+    torch.testing.assert_close(w, torch.full_like(w, 1 - step), rtol=1e-6, atol=0)
