@@ -986,3 +986,13 @@ def test_a_power_below_the_normal_numbers_is_the_least_of_them(log2_of_root):
     AdamExponent([w], lr=1e-20, fused=True, **options).step()
     step = 1e-20 * 2.0**log2_of_root / 2.0**-126
     torch.testing.assert_close(w, torch.full_like(w, 1 - step), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("exponent", "order"), [(0.5, 2), (0.25, 4), (0.125, 8)])
+def test_usual_powers_are_roots_to_the_last_bit(exponent, order):
+    roots = torch.arange(1.0, 64.0 if order < 8 else 8.0, 2.0)
+    w = torch.zeros_like(roots)
+    w.grad = roots ** (order // 2)
+    options = {"betas": (0.0, 0.0), "eps": 0.0, "bias_correction": False, "exponent": exponent}
+    AdamExponent([w], lr=1.0, fused=True, **options).step()
+    assert torch.equal(w, -w.grad / roots)
