@@ -52,6 +52,15 @@ def test_nothing_runs_twice_and_two_runs_give_the_same_bytes(book):
     assert {file: file.read_bytes() for file in sorted(book.out.glob("figures/*"))} == before
 
 
+def test_what_is_gone_is_made_again(book):
+    shutil.rmtree(book.out / "executed")
+    done = book.run("build")
+    assert done.returncode == 0
+    assert "chapter toy: not there yet" in done.stdout
+    assert (book.out / "executed" / "quick" / "toy.json").is_file()
+    assert "nothing has changed" in book.run("build").stdout
+
+
 def test_data_and_verdicts_are_held_against_the_record(book):
     assert "no committed record" in book.run("verify").stderr
     assert book.run("accept").returncode == 0

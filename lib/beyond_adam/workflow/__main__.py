@@ -29,7 +29,9 @@ def build(options: argparse.Namespace) -> None:
     out = project.build()
     out.mkdir(parents=True, exist_ok=True)
     snakefile = str(Path(__file__).with_name("Snakefile"))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
+    # All parts are named: one that is gone is not missed as long as what was made of it is there.
+    command = [sys.executable, "-m", "snakemake", *plan.targets(options.profile)]
+    command += ["--snakefile", snakefile]
     command += ["--directory", str(out), "--cores", str(options.jobs), "--quiet", "all"]
     command += ["--config", f"profile={options.profile}"]
     # One build at a time is seen to by a lock of our own, which a killed build leaves open.

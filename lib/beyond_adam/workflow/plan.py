@@ -185,6 +185,16 @@ def read_key(file: Path) -> Key | None:
         return None
 
 
+def targets(profile: str) -> list[str]:
+    """Return all files that a build has to see to, relative to the build folder."""
+    records = {name for notebook in notebooks().values() for name in notebook.experiments}
+    return [
+        "html/book.json",
+        *(f"executed/{profile}/{slug}.json" for slug in notebooks()),
+        *(f"records/{profile}/{name}/record.json" for name in sorted(records)),
+    ]
+
+
 def reasons(profile: str) -> list[str]:
     """Say what has to be done and why, a line each; empty if everything is up to date."""
     jobs = [
