@@ -996,3 +996,16 @@ def test_usual_powers_are_roots_to_the_last_bit(exponent, order):
     options = {"betas": (0.0, 0.0), "eps": 0.0, "bias_correction": False, "exponent": exponent}
     AdamExponent([w], lr=1.0, fused=True, **options).step()
     assert torch.equal(w, -w.grad / roots)
+
+
+@pytest.mark.parametrize("decay_at", ["previous", "updated"])
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5])
+def test_usual_norms_decay_without_a_power(p, decay_at):
+    for root in (3, 5, 7):
+        power = root ** round(2 * (2 - p))  # |w|^(2−p) for w = root²
+        for total in [2**k for k in range(power.bit_length(), power.bit_length() + 6)]:
+            w = torch.full((3,), float(root**2))
+            w.grad = torch.zeros(3)
+            options = {"p": p, "weight_decay": (total - power) / p, "decay_at": decay_at}
+            PAdam([w], lr=1.0, fused=True, **options).step()
+            assert torch.equal(w, torch.full((3,), root**2 * power / total))
