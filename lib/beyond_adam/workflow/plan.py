@@ -142,13 +142,13 @@ def products(slug: str, profile: str) -> Path:
 
 
 #: A directive that shows docstrings, or says what module those that follow are of.
-_AUTODOC = re.compile(r"^ *\.\. (?:auto\w+|currentmodule):: *([\w.]+)", flags=re.MULTILINE)
+_SHOWN = re.compile(r"^ *\.\. (?:auto\w+|currentmodule):: *([\w.]+)", flags=re.MULTILINE)
 
 
 def documented(files: Iterable[Path]) -> dict[str, str]:
     """Return the modules whose docstrings pages show, and what these import, with their hashes."""
     names = {
-        name for file in files if file.is_file() for name in _AUTODOC.findall(file.read_text())
+        name for file in files if file.is_file() for name in _SHOWN.findall(file.read_text())
     }
     imports = "\n".join(f"import {name}" for name in sorted(names))
     return dependencies.closure(dependencies.imported_modules(imports))
