@@ -398,6 +398,16 @@ def test_a_capturable_step_reads_no_number(cls, options, foreach):
     assert counts[1] > 0
 
 
+def test_fused_reads_no_number_for_what_it_leaves_to_a_captured_step():
+    w = torch.empty(3, device="meta")
+    w.grad = torch.empty_like(w)
+    optimizer = PAdam([w], lr=torch.tensor(0.1), fused=True, capturable=True)
+    with warnings.catch_warnings(), Reads() as reads:
+        warnings.simplefilter("ignore")  # that fused is for CPUs
+        optimizer.step()
+    assert reads.count == 0
+
+
 @pytest.mark.parametrize("capturable", [False, True])
 @both_paths
 @every_class

@@ -107,15 +107,14 @@ def adam_family(
     lr = _to_scalar(rule.lr)
     # A graph must not hold the numbers of one step: there they are tensors, elsewhere floats.
     as_tensors = capturable or differentiable or compiling
-    if isinstance(lr, Tensor) and (not as_tensors or (fused and not compiling)):
+    if isinstance(lr, Tensor) and not as_tensors:
         lr = lr.item()
     rule = rule._replace(lr=lr)
 
     columns = [params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else []]
     columns = _local([*columns, inverse_ss or []])
     if fused and not compiling:
-        scale = 1.0 if grad_scale is None else grad_scale.item()
-        left = _fused.take_step(columns, state_steps, rule, scale)
+        left = _fused.take_step(columns, state_steps, rule, grad_scale)
         if not left:
             return
         for device in {params[i].device.type for i in left} - {"cpu"}:
@@ -194,8 +193,8 @@ def _for_loop(
     for slot, step in zip(slots, state_steps, strict=True):
         step += 1
         scalars = _scalars(rule, step, _state_dtype(slot.w), as_tensors)
-        small = as_tensors or not slot.w.is_cpu
-        for part in (slot,) if small else _parts(slot, BLOCK):
+        whole = as_tensors or not slot.w.is_cpu
+        for part in (slot,) if whole else _parts(slot, BLOCK):
             _step_one(part, scalars, rule, differentiable)
 
 

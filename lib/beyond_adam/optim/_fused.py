@@ -67,7 +67,7 @@ class _Rule(ctypes.Structure):
 
 
 def take_step(
-    columns: list[list[Tensor]], steps: list[Tensor], rule: "Rule", grad_scale: float
+    columns: list[list[Tensor]], steps: list[Tensor], rule: "Rule", grad_scale: Tensor | None
 ) -> list[int]:
     """Take one step of `rule`, in place, for as many parameters as the kernel can.
 
@@ -79,9 +79,9 @@ def take_step(
     steps
         The numbers of steps taken, on the CPU.
     rule
-        The rule, with a number for the learning rate.
+        The rule.
     grad_scale
-        What the gradients are to be divided by.
+        What the gradients are to be divided by, or None.
 
     Returns
     -------
@@ -163,9 +163,10 @@ def _call(
     return True
 
 
-def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dtype) -> _Rule:
-    lr = rule.lr
-    assert not isinstance(lr, Tensor)
+def _rule(
+    rule: "Rule", grad_scale: Tensor | None, dtype: torch.dtype, counter: torch.dtype
+) -> _Rule:
+    lr, scale = float(rule.lr), 1.0 if grad_scale is None else grad_scale.item()
     strength = rule.p * lr * rule.weight_decay
     decay = (
         "none" if rule.decay != "p-norm" else rule.decay_at if rule.beta_s is None else "dynamic"
@@ -174,7 +175,7 @@ def _rule(rule: "Rule", grad_scale: float, dtype: torch.dtype, counter: torch.dt
     p = 2.0 if strength == 0 and rule.beta_s is None else rule.p
     return _Rule(
         lr=lr,
-        gradient=(-1 if rule.maximize else 1) / grad_scale,
+        gradient=(-1 if rule.maximize else 1) / scale,
         coupled=rule.weight_decay if rule.decay == "coupled" else 0.0,
         kept=1 - lr * rule.weight_decay if rule.decay == "decoupled" else 1.0,
         beta1=rule.beta1,
