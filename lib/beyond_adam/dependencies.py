@@ -59,10 +59,52 @@ def imported_modules(source: str, package: Path = PACKAGE, importer: str = "") -
     return {name for name in prefixes if module_file(name, package)}
 
 
-def closure(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
-    """Return every module reachable by import from `names`, with the SHA-256 of its source.
+def code_digest(source: str) -> str:
+    """Return the SHA-256 of what a Python text does: comments, layout and docstrings do not count.
 
-    The source of ``a.py`` includes that of an ``a.cpp`` beside it.
+    It is the same on every version of Python that parses the text.
+    """
+    return digest(_written(ast.parse(source)))
+
+
+def _written(node: object) -> str:
+    """Write a syntax tree, without strings that stand alone and without fields that are empty."""
+    if isinstance(node, list):
+        kept = [item for item in node if not _is_docstring(item)]
+        return f"[{','.join(map(_written, kept))}]"
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({','.join(f'{n}={_written(v)}' for n, v in fields)})"
+    return repr(node)
+
+
+def _is_docstring(node: object) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def closure(
+    names: Iterable[str], package: Path = PACKAGE, *, docstrings: bool = False
+) -> dict[str, str]:
+    """Return every module reachable by import from `names`, each with a hash.
+
+    Parameters
+    ----------
+    names
+        Names of modules.
+    package
+        Folder of the package that they belong to.
+    docstrings
+        Whether the hash is the SHA-256 of the source, or `code_digest` of it. In either case the
+        source of ``a.py`` includes that of an ``a.cpp`` beside it.
+
+    Raises
+    ------
+    ValueError
+        If a name is not that of a module of `package`.
     """
     found: dict[str, str] = {}
     waiting = set(names)
@@ -73,7 +115,8 @@ def closure(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a module of {package}")
         source = file.read_text()
         native = file.with_suffix(".cpp")  # which a module of the same name compiles
-        found[name] = digest(source + (native.read_text() if native.is_file() else ""))
+        own = digest(source) if docstrings else code_digest(source)
+        found[name] = digest(own + native.read_text()) if native.is_file() else own
         importer = name if file.name == "__init__.py" else name.rpartition(".")[0]
         waiting |= imported_modules(source, package, importer) - found.keys()
     return dict(sorted(found.items()))

@@ -19,6 +19,7 @@ from beyond_adam.optim.rule_optimizer import RuleOptimizer
 from beyond_adam.optim.schedulers import (
     CosineSchedule,
     ExponentScheduler,
+    GeometricSchedule,
     HyperparameterScheduler,
     LinearSchedule,
     PNormScheduler,
@@ -39,6 +40,7 @@ __all__ = [
     "CosineSchedule",
     "DynamicPAdam",
     "ExponentScheduler",
+    "GeometricSchedule",
     "HyperparameterScheduler",
     "LinearSchedule",
     "PAdam",

@@ -33,8 +33,8 @@ class _Ramp(ABC):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
 
-    def __call__(self, epoch: int) -> float:
-        """Return the value at an epoch, counted from 0."""
+    def __call__(self, epoch: float) -> float:
+        """Return the value at an epoch, counted from 0; it need not be whole."""
         way = self._way(min(epoch / max(self.steps - 1, 1), 1.0))
         return self.start + (self.end - self.start) * way if way < 1 else self.end
 
@@ -94,6 +94,36 @@ class CosineSchedule(_Ramp):
         return (1 - math.cos(math.pi * time)) / 2
 
 
+class GeometricSchedule(_Ramp):
+    """Go by equal factors, as ``numpy.geomspace(start, end, steps)``, and stay at `end`.
+
+    Parameters
+    ----------
+    start, end
+        First and last value, finite, not 0, and of one sign.
+    steps
+        Number of epochs that it covers, both ends included; at least 1. With 1 it gives `start` at
+        epoch 0 and `end` after it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.start * self.end > 0:
+            raise ValueError(
+                f"start and end must have one sign and not be 0, not {self.start} and {self.end}"
+            )
+
+    def _way(self, time: float) -> float:
+        if self.start == self.end:
+            return time
+        return math.expm1(time * math.log(self.end / self.start)) / (self.end / self.start - 1)
+
+
 @dataclass(frozen=True)
 class StepSchedule:
     """Stay at one value after the other; the next one holds from each milestone on.
@@ -129,8 +159,8 @@ class StepSchedule:
         if not all(map(operator.lt, (0, *milestones), milestones)):
             raise ValueError(f"milestones must increase from 1 or more, unlike {milestones}")
 
-    def __call__(self, epoch: int) -> float:
-        """Return the value at an epoch, counted from 0."""
+    def __call__(self, epoch: float) -> float:
+        """Return the value at an epoch, counted from 0; it need not be whole."""
         return self.values[bisect_right(self.milestones, epoch)]
 
     def knots(self) -> Iterator[tuple[int, float]]:
@@ -138,7 +168,10 @@ class StepSchedule:
         return zip((0, *self.milestones), self.values, strict=True)
 
 
-_SAVED = {kind.__name__: kind for kind in (LinearSchedule, CosineSchedule, StepSchedule)}
+_SAVED = {
+    kind.__name__: kind
+    for kind in (LinearSchedule, CosineSchedule, GeometricSchedule, StepSchedule)
+}
 
 
 def _checked(key: str, value: float, step: int) -> float:

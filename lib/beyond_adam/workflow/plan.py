@@ -149,7 +149,7 @@ def documented(files: Iterable[Path]) -> dict[str, str]:
     """Return the modules whose docstrings pages show, and what these import, with their hashes."""
     names = {name for file in files if file.is_file() for name in _SHOWN.findall(file.read_text())}
     imports = "\n".join(f"import {name}" for name in sorted(names))
-    return dependencies.closure(dependencies.imported_modules(imports))
+    return dependencies.closure(dependencies.imported_modules(imports), docstrings=True)
 
 
 def book_key(profile: str) -> Key:

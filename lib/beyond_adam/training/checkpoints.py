@@ -1,0 +1,76 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is the SHA-256 of its content and then the content, as `torch.save` writes it. It is
+written under another name and then renamed; two are kept, so that the one before is there when the
+newest is damaged.
+"""
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+KEPT: Final = 2
+"""Number of checkpoints of a run that are kept."""
+
+
+def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
+    """Write the state after so many epochs, and remove the oldest checkpoints.
+
+    Parameters
+    ----------
+    folder
+        Of the run; it is there.
+    epoch
+        Number of epochs done.
+    state
+        Tensors and plain data.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; older checkpoints are as they were.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    draft = folder / "checkpoint.part"
+    try:
+        with draft.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / f"checkpoint-{epoch:06}.pt")
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    for old in _all(folder)[:-KEPT]:
+        old.unlink()
+
+
+def newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """Return the newest checkpoint that is whole: epochs done, and state; None if there is none.
+
+    A damaged one is said to be so and passed over.
+    """
+    for file in reversed(_all(folder)):
+        content = file.read_bytes()
+        if hashlib.sha256(content[32:]).digest() == content[:32]:
+            state = torch.load(io.BytesIO(content[32:]), weights_only=True)
+            return int(file.stem.rpartition("-")[2]), state
+        print(f"{file}: damaged, going back to the one before", flush=True)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Remove all checkpoints."""
+    for file in [*_all(folder), folder / "checkpoint.part"]:
+        file.unlink(missing_ok=True)
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.pt"))

@@ -1,0 +1,206 @@
+"""What a training run is: a definition that can be compared, hashed and written down."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import torch
+from torch import nn
+
+from beyond_adam import models, optim
+from beyond_adam.data.augmentation import Change
+
+OPTIMIZERS: Final[Mapping[str, type[torch.optim.Optimizer]]] = MappingProxyType(
+    {
+        "Adam": torch.optim.Adam,
+        "AdamW": torch.optim.AdamW,
+        "SGD": torch.optim.SGD,
+        "PAdam": optim.PAdam,
+        "DynamicPAdam": optim.DynamicPAdam,
+        "Padam": optim.Padam,
+        "AdamExponent": optim.AdamExponent,
+    }
+)
+"""The optimizers a definition can name."""
+
+PRECISIONS: Final = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A penalty λ‖w‖_p^p on the weights, other than by the decay of an optimizer.
+
+    Attributes
+    ----------
+    strength
+        Its strength λ.
+    p
+        Its exponent, 0 < p < 2.
+    by
+        "gradient": it is a part of the loss, for p ≥ 1, with gradient 0 at 0; "prox": each step is
+        followed by its exact proximal operator, of strength λ times the learning rate.
+    """
+
+    strength: float
+    p: float
+    by: Literal["gradient", "prox"]
+
+    def __post_init__(self) -> None:
+        if self.by not in ("gradient", "prox"):
+            raise ValueError(f"by must be 'gradient' or 'prox', not {self.by!r}")
+        lowest = 1 if self.by == "gradient" else 0
+        if not (0 <= self.strength < math.inf and lowest <= self.p < 2 and self.p > 0):
+            raise ValueError(f"strength or p out of range: {self}")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Set the smallest weights to zero, more and more of them, and keep them there.
+
+    After each epoch from `first` to `last` the weights of all matrices and kernels are ranked by
+    size together, and the part s(1 − (1 − t)³) of them is removed, t growing from 0 to 1: the
+    schedule of Zhu & Gupta (2017).
+
+    Attributes
+    ----------
+    part
+        Part s of the weights that is gone in the end, in [0, 1).
+    first, last
+        Numbers of epochs done when pruning begins and when it is complete.
+    """
+
+    part: float
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.part < 1 and 0 <= self.first <= self.last):
+            raise ValueError(f"need 0 ≤ part < 1 and 0 ≤ first ≤ last, not {self}")
+
+    def at(self, epochs: int) -> float:
+        """Return which part is gone when so many epochs are done."""
+        time = (epochs - self.first) / max(self.last - self.first, 1)
+        return self.part * (1 - (1 - min(max(time, 0.0), 1.0)) ** 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """A training run, down to the seed.
+
+    Two equal definitions on the same data give the same weights, bit for bit, on one CPU with one
+    number of threads.
+
+    Attributes
+    ----------
+    data
+        Name of the data set, as `beyond_adam.data.load` knows it.
+    model, model_options
+        Name in `beyond_adam.models.MODELS`, and what is passed to it.
+    optimizer, options
+        Name in `OPTIMIZERS`, and what is passed to it.
+    decay
+        Which parameters are decayed: "all" of them, or "matrices", as `decay_groups` has it.
+    schedules
+        How options move: by option, a function of the time in epochs, as those of
+        `beyond_adam.optim`.
+    moved
+        Whether options move after each "epoch" or each "step".
+    penalty, pruning
+        What else is done to weights of two dimensions or more, if anything.
+    epochs, batch
+        How often the training images are gone through, and how many make a step.
+    augmentation
+        Random changes of the training images, in this order.
+    label_smoothing
+        Of the cross-entropy, in [0, 1).
+    validation
+        Number of training images that are held out, the same for every seed. The test images are
+        measured in any case; whoever chooses by results has to choose by these.
+    precision
+        "float32", or "bfloat16" by autocast with float32 weights.
+    seed
+        Of start, batches, augmentation and dropout.
+    """
+
+    data: str
+    model: str
+    optimizer: str
+    options: Mapping[str, Any]
+    epochs: int
+    batch: int
+    seed: int
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    decay: Literal["all", "matrices"] = "matrices"
+    schedules: Mapping[str, Any] = field(default_factory=dict)
+    moved: Literal["epoch", "step"] = "step"
+    penalty: Penalty | None = None
+    pruning: Pruning | None = None
+    augmentation: Sequence[Change] = ()
+    label_smoothing: float = 0.0
+    validation: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            known = ", ".join(OPTIMIZERS)
+            raise ValueError(f"optimizer must be one of {known}, not {self.optimizer!r}")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"precision must be one of {known}, not {self.precision!r}")
+        for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("validation", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if unknown := self.schedules.keys() - self.options.keys():
+            raise ValueError(f"schedules move options that are not set: {', '.join(unknown)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the definition as JSON has it; what has its default is left out."""
+        plain: dict[str, Any] = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("data", "model", "optimizer") or value != _default(item):
+                plain[item.name] = _plain(value)
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of `as_json`: the name of its record."""
+        text = json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def build_model(self) -> nn.Module:
+        """Return the model at its start."""
+        return models.build(self.model, self.seed, **self.model_options)
+
+    def build_optimizer(self, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+        """Return the optimizer of a model on a device, with its fused step if it has one there."""
+        kind = OPTIMIZERS[self.optimizer]
+        fused = device.type == "cpu" or kind.__module__.startswith("torch.")
+        options = {"fused": fused, **self.options}
+        if self.decay == "all":
+            return kind(model.parameters(), **options)
+        groups = optim.decay_groups(model, options.pop("weight_decay", 0.0))
+        return kind(groups, **options)
+
+
+def _default(item: "dataclasses.Field[Any]") -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; an object as its class and its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **{k: _plain(v) for k, v in fields.items()}}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

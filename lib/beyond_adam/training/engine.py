@@ -1,0 +1,377 @@
+"""The training loop.
+
+The whole data set lies on the device, batches are drawn, augmented and normalised there, and the
+random numbers of an epoch depend on seed and epoch alone. So a run that is killed and taken up
+again at its last checkpoint ends with the same bits as one that was not.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from beyond_adam.data import Dataset, load
+from beyond_adam.data.augmentation import Change, augmented
+from beyond_adam.optim import sparsity_report
+from beyond_adam.prox import prox_lp
+from beyond_adam.training import checkpoints
+from beyond_adam.training.definition import Definition, Penalty
+
+THRESHOLDS: Final = (0.0, 1e-13, 1e-11, 1e-9, 1e-8, 1e-6, 1e-4, 1e-3)
+"""Sizes up to which weights are counted after every epoch."""
+
+EVALUATED_AT_ONCE: Final = 1000
+"""Number of images of a batch that is only looked at."""
+
+Row = dict[str, float | int | str]
+
+
+@dataclass
+class Outcome:
+    """A run as far as it got.
+
+    Attributes
+    ----------
+    model
+        As it is after the last epoch, on the CPU.
+    epochs
+        One row an epoch; see `train`.
+    layers
+        One row for each epoch, parameter and threshold.
+    segments
+        Where the epochs were computed: one entry a machine and version of the code.
+    failure
+        Why the run ended before its time; empty if it did not.
+    """
+
+    model: nn.Module
+    epochs: list[Row] = field(default_factory=list)
+    layers: list[Row] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    failure: str = ""
+
+
+class Images(NamedTuple):
+    """Pixels, uint8 of shape (images, channels, height, width), and classes, int64 (images,)."""
+
+    pixels: Tensor
+    classes: Tensor
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set on a device, with the statistics of its training images.
+
+    Attributes
+    ----------
+    train, validation, test
+        Images; those for validation are the last of the training images in their order, which
+        is that of their digests and so as good as random.
+    mean, deviation
+        Of the pixels of all training images, shape (channels, 1, 1).
+    """
+
+    train: Images
+    validation: Images
+    test: Images
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, data: Dataset, validation: int, device: torch.device) -> "Splits":
+        """Return a data set with so many of its training images held out."""
+        if validation >= len(data.x_train):
+            raise ValueError(
+                f"cannot hold {validation} of the {len(data.x_train)} images of {data.name} out"
+            )
+        train, test = (
+            Images(torch.from_numpy(x).to(device), torch.from_numpy(y).long().to(device))
+            for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))
+        )
+        kept = len(data.x_train) - validation
+        mean = data.x_train.mean(axis=(0, 2, 3), dtype=np.float64)
+        deviation = data.x_train.std(axis=(0, 2, 3), dtype=np.float64)
+        mean, deviation = (
+            torch.tensor(x, dtype=torch.float32, device=device)[:, None, None]
+            for x in (mean, deviation)
+        )
+        return cls(
+            Images(train.pixels[:kept], train.classes[:kept]),
+            Images(train.pixels[kept:], train.classes[kept:]),
+            test,
+            mean,
+            deviation,
+        )
+
+    def batch(
+        self,
+        images: Images,
+        rows: Tensor | slice,
+        changes: tuple[Change, ...] = (),
+        generator: Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return normalised images and their classes, after random changes if there are any."""
+        pixels = images.pixels[rows]
+        if changes and generator is not None:
+            pixels = augmented(pixels, changes, generator)
+        x = pixels.float().sub_(self.mean).div_(self.deviation)
+        return x.contiguous(memory_format=torch.channels_last), images.classes[rows]
+
+
+def train(
+    run: Definition,
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    origin: dict[str, Any] | None = None,
+    between: float = 20.0,
+    compiled: bool = False,
+    show: bool = False,
+) -> Outcome:
+    """Train a model, from its last checkpoint if there is one.
+
+    With `torch.distributed` initialised all processes train one model, each on its part of every
+    batch; batch norm then uses the statistics of the part.
+
+    Parameters
+    ----------
+    run
+        What to train.
+    folder
+        Where checkpoints are kept; made if it is not there.
+    device
+        Where to train.
+    origin
+        What is kept of commit, versions and hardware with the epochs that this call computes.
+    between
+        Seconds after which a checkpoint is written at the end of an epoch; the last epoch always
+        ends with one.
+    compiled
+        Whether the model is passed through `torch.compile`. It pays on a GPU; on a CPU it made the
+        network of the post slower.
+    show
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Outcome
+        Its rows of ``epochs`` have ``epoch`` (epochs done), ``lr`` of its last step, ``train_loss``
+        and ``train_accuracy`` as seen while training (with dropout, augmentation and penalty),
+        ``validation_…`` if images are held out, ``test_…``, and ``seconds``. Those of ``layers``
+        have ``epoch``, ``layer``, ``threshold``, and ``count``, how many entries are at most that.
+        A loss that is not finite ends the run after the epoch; ``failure`` then says where.
+
+    Raises
+    ------
+    DatasetError
+        If the data are not there.
+    ValueError
+        If the definition does not fit model or data.
+    OSError
+        If a checkpoint cannot be written; older ones are as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(device)
+    splits = Splits.of(load(run.data), run.validation, device)
+    model = run.build_model().to(device).to(memory_format=torch.channels_last)
+    optimizer = run.build_optimizer(model, device)
+    outcome = Outcome(model)
+    found = checkpoints.newest(folder)
+    done = 0
+    if found:
+        done, state = found
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        outcome.epochs, outcome.layers = state["epochs"], state["layers"]
+        outcome.segments, outcome.failure = state["segments"], state["failure"]
+    segment = {**(origin or {}), "first": done + 1, "last": done, "seconds": 0.0}
+    leader = not dist.is_initialized() or dist.get_rank() == 0
+    bar = tqdm(
+        range(done, run.epochs), initial=done, total=run.epochs, disable=not (show and leader)
+    )
+    loop = _Loop(run, splits, model, optimizer, device, compiled)
+    loop.prune(done)  # which only marks again what is zero
+    saved = time.perf_counter()
+    for epoch in bar if not outcome.failure else ():
+        started = time.perf_counter()
+        row = loop.epoch(epoch)
+        seconds = time.perf_counter() - started
+        outcome.epochs.append({**row, "seconds": round(seconds, 3)})
+        outcome.layers += _small(model, epoch + 1)
+        outcome.failure = loop.failure
+        segment |= {"last": epoch + 1, "seconds": round(segment["seconds"] + seconds, 3)}
+        bar.set_postfix(loss=f"{row['train_loss']:.4f}", test=f"{row['test_accuracy']:.4f}")
+        last = epoch + 1 == run.epochs or bool(outcome.failure)
+        if leader and (last or time.perf_counter() - saved >= between):
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epochs": outcome.epochs,
+                "layers": outcome.layers,
+                "segments": [*outcome.segments, segment],
+                "failure": outcome.failure,
+            }
+            checkpoints.save(folder, epoch + 1, state)
+            saved = time.perf_counter()
+        if outcome.failure:
+            break
+    if segment["last"] > done:
+        outcome.segments = [*outcome.segments, segment]
+    outcome.model = model.cpu()
+    return outcome
+
+
+class _Loop:
+    """One epoch after the other."""
+
+    def __init__(
+        self,
+        run: Definition,
+        splits: Splits,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        self.run, self.splits, self.model, self.optimizer = run, splits, model, optimizer
+        self.device = device
+        self.failure = ""
+        spread = dist.is_initialized()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
+        parallel: nn.Module = DistributedDataParallel(model) if spread else model
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(parallel) if compiled else parallel
+        self.matrices: list[Tensor] = [p for p in model.parameters() if p.ndim > 1]
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def epoch(self, epoch: int) -> Row:
+        """Train for an epoch and measure; `failure` says if the loss was not finite."""
+        run, train = self.run, self.splits.train
+        seeds = np.random.SeedSequence((run.seed, epoch)).generate_state(2 + self.rank, np.uint64)
+        generator = Generator().manual_seed(int(seeds[0]))
+        count = len(train.classes)
+        order = torch.randperm(count, generator=generator).to(self.device)
+        batches = torch.split(order, run.batch)
+        losses = torch.zeros(len(batches), device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._move(epoch, 0, len(batches))
+        self.model.train()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(seeds[-1]))  # of dropout: each process has its own
+            for step, rows in enumerate(batches):
+                if run.moved == "step":
+                    self._move(epoch, step, len(batches))
+                x, y = self.splits.batch(train, rows, tuple(run.augmentation), generator)
+                x, y = x[self.rank :: self.world], y[self.rank :: self.world]
+                with self._autocast():
+                    logits = self.forward(x)
+                    smoothing = run.label_smoothing
+                    each = cross_entropy(logits, y, reduction="sum", label_smoothing=smoothing)
+                    loss = each * self.world / len(rows) + self._penalty()
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                self._after_step()
+                losses[step] = loss.detach()
+                right += (logits.detach().argmax(dim=1) == y).sum()
+        sizes = torch.tensor([len(rows) for rows in batches], device=self.device)
+        if self.world > 1:
+            dist.all_reduce(losses)
+            dist.all_reduce(right)
+            losses /= self.world
+        self.prune(epoch + 1)
+        row: Row = {
+            "epoch": epoch + 1,
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "train_loss": ((losses * sizes).sum() / count).item(),
+            "train_accuracy": right.item() / count,
+        }
+        if len(self.splits.validation.classes):
+            row |= self._measured("validation", self.splits.validation)
+        row |= self._measured("test", self.splits.test)
+        wrong = (~losses.isfinite()).nonzero()
+        if len(wrong):
+            step = int(wrong[0])
+            self.failure = (
+                f"the loss was {losses[step].item()} at step {step + 1} of {len(batches)} in epoch "
+                f"{epoch + 1}, at a learning rate of {row['lr']:g}"
+            )
+        return row
+
+    def _move(self, epoch: int, step: int, steps: int) -> None:
+        """Set the options that are scheduled to their values now."""
+        for name, schedule in self.run.schedules.items():
+            value = schedule(epoch + step / steps)
+            for group in self.optimizer.param_groups:
+                group[name] = value
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        if self.run.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.run.precision))
+
+    def _penalty(self) -> Tensor | float:
+        penalty = self.run.penalty
+        if penalty is None or penalty.by != "gradient":
+            return 0.0
+        return penalty.strength * sum(p.abs().pow(penalty.p).sum() for p in self.matrices)
+
+    @torch.no_grad()
+    def _after_step(self) -> None:
+        """Apply a proximal operator, and keep zero what was pruned."""
+        match self.run.penalty:
+            case Penalty(strength, p, "prox"):
+                lr = self.optimizer.param_groups[0]["lr"]
+                for w in self.matrices:
+                    w.copy_(prox_lp(w, lr * strength, p))
+        for w, kept in self.kept:
+            w.mul_(kept)
+
+    @torch.no_grad()
+    def prune(self, epochs: int) -> None:
+        """Remove the part of the weights that is to be gone after so many epochs."""
+        pruning = self.run.pruning
+        if pruning is None or epochs < pruning.first:
+            return
+        sizes = torch.cat([w.abs().flatten() for w in self.matrices])
+        gone = round(pruning.at(epochs) * len(sizes))
+        cut = sizes.kthvalue(gone).values if gone else -1
+        self.kept = [(w, w.abs() > cut) for w in self.matrices]
+        for w, kept in self.kept:
+            w.mul_(kept)
+
+    @torch.no_grad()
+    def _measured(self, name: str, images: Images) -> Row:
+        """Return loss and accuracy on images that are not trained on."""
+        loss = torch.zeros((), device=self.device)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.model.eval()
+        count = len(images.classes)
+        for first in range(self.rank * EVALUATED_AT_ONCE, count, self.world * EVALUATED_AT_ONCE):
+            x, y = self.splits.batch(images, slice(first, first + EVALUATED_AT_ONCE))
+            with self._autocast():
+                logits = self.model(x)
+                loss += cross_entropy(logits, y, reduction="sum")
+            right += (logits.argmax(dim=1) == y).sum()
+        if self.world > 1:
+            dist.all_reduce(loss)
+            dist.all_reduce(right)
+        return {f"{name}_loss": loss.item() / count, f"{name}_accuracy": right.item() / count}
+
+
+def _small(model: nn.Module, epoch: int) -> list[Row]:
+    """Return how many entries of each parameter are small."""
+    return [
+        {"epoch": epoch, "layer": row.name, "threshold": threshold, "count": count}
+        for row in sparsity_report(model, THRESHOLDS).rows
+        for threshold, count in zip(THRESHOLDS, row.counts, strict=True)
+    ]
