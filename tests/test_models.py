@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from beyond_adam.data import digits
-from beyond_adam.models import PointwiseCNN, digits_problem, mlp
+from beyond_adam.models import PointwiseCNN, digits_problem, image_mlp, mlp
+from beyond_adam.models.mlp import ACTIVATIONS
 from beyond_adam.numerical import central_difference
 from beyond_adam.reference import Adam, GradientDescent, descend
 
@@ -170,6 +171,34 @@ def test_an_mlp_is_affine_maps_with_activations_between():
     expected = torch.tanh(torch.tanh(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
     torch.testing.assert_close(model(x), expected)
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_have_their_closed_form(activation):
+    model = mlp([3, 50, 2], activation)
+    x = torch.linspace(-3, 3, 12, dtype=torch.float64).reshape(4, 3)
+    h = model[0](x)
+    active = {
+        "relu": h * (h > 0),
+        "leaky_relu": torch.where(h > 0, h, 0.01 * h),
+        "gelu": h * torch.special.ndtr(h),
+        "tanh": torch.tanh(h),
+        "sigmoid": 1 / (1 + torch.exp(-h)),
+        "elu": torch.where(h > 0, h, torch.exp(h) - 1),
+    }
+    torch.testing.assert_close(model(x), model[2](active[activation]))
+
+
+def test_an_mlp_of_images_flattens_them_and_takes_its_seed_from_the_global_generator():
+    torch.manual_seed(3)
+    seed = int(torch.randint(2**31, ()))
+    rest = torch.rand(3)
+    torch.manual_seed(3)
+    model = image_mlp([12, 5, 2], "elu")
+    assert torch.equal(torch.rand(3), rest)
+    images = torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)
+    same = mlp([12, 5, 2], "elu", seed=seed, dtype=torch.float32)
+    assert torch.equal(model(images), same(images.reshape(2, 12)))
 
 
 def test_an_mlp_starts_from_its_seed_and_leaves_the_global_generator_alone():

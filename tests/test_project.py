@@ -106,6 +106,7 @@ def test_layers_import_downwards_only():
         },
         {"optim"},
         {"data", "models"},
+        {"training"},
         {"experiments"},
         {"publishing"},
         {"workflow"},

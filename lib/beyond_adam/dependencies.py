@@ -6,8 +6,9 @@ stands, so an import inside a function is not missed.
 """
 
 import ast
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -33,7 +34,8 @@ def module_file(name: str, package: Path = PACKAGE) -> Path | None:
 def imported_modules(source: str, package: Path = PACKAGE, importer: str = "") -> set[str]:
     """Return the modules of `package` that `source` imports.
 
-    Importing ``a.b.c`` runs ``a`` and ``a.b`` too, so they count as well.
+    Importing ``a.b.c`` runs ``a`` and ``a.b`` too, so they count as well, unless they do nothing
+    but pass on names from other modules: then what counts is the module that has the name.
 
     Parameters
     ----------
@@ -45,18 +47,50 @@ def imported_modules(source: str, package: Path = PACKAGE, importer: str = "") -
         Name of the package that relative imports in `source` are relative to.
     """
     wanted: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for module, name in _imports(ast.parse(source), importer):
+        wanted |= _behind(module, name, package)
+    parents = {
+        module.rsplit(".", cut)[0] for module in wanted for cut in range(1, module.count(".") + 1)
+    }
+    return wanted | {name for name in parents if _passed_on(name, package) is None}
+
+
+def _imports(tree: ast.Module, importer: str) -> Iterator[tuple[str, str]]:
+    """Yield what is imported: a module and a name of it, which is empty for the module itself."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            wanted.update(alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parents = importer.split(".")[: -(node.level - 1) or None] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            wanted.add(base)
-            wanted.update(f"{base}.{alias.name}" for alias in node.names)
-    prefixes = {
-        name.rsplit(".", cut)[0] for name in wanted for cut in range(name.count(".") + 1)
-    } | wanted
-    return {name for name in prefixes if module_file(name, package)}
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from ((module, alias.name) for alias in node.names)
+
+
+def _behind(module: str, name: str, package: Path) -> set[str]:
+    """Return the modules that the import of a name, or of a whole module, depends on."""
+    if module_file(module, package) is None:
+        return set()
+    if name and module_file(f"{module}.{name}", package):
+        return _behind(f"{module}.{name}", "", package)
+    passed_on = _passed_on(module, package)
+    if passed_on is None:
+        return {module}
+    origins = [passed_on[name]] if name in passed_on else [(m, n) for m, n in passed_on.values()]
+    return set().union(*(_behind(m, n, package) for m, n in origins))
+
+
+@functools.cache
+def _passed_on(module: str, package: Path) -> dict[str, tuple[str, str]] | None:
+    """Return where the names of a package come from that only collects them; None for others."""
+    file = module_file(module, package)
+    if file is None or file.name != "__init__.py":
+        return None
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        listing = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        if not (listing or _is_docstring(node) or isinstance(node, ast.ImportFrom)):
+            return None
+    return {name: (origin, name) for origin, name in _imports(tree, module)}
 
 
 def code_digest(source: str) -> str:

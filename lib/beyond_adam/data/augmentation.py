@@ -3,7 +3,9 @@
 A change does not touch pixels: for every place of the new image it says from which place of the old
 one the pixel comes. Changes that follow one another are traced back from the last to the first, and
 the pixels are fetched once. Resampling takes the nearest pixel and what comes from outside is 0, as
-in `torchvision.transforms` by default; a batch and its generator give the same on every machine.
+in `torchvision.transforms` by default. A batch and its generator give the same on every device and
+machine, but for pixels rarer than one in a million where the cosine of an angle is rounded
+otherwise.
 """
 
 import math
@@ -16,7 +18,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 FAR: Final = 2.0**20
-"""Where places outside of an image go: so far that no change brings them back."""
+"""How far places outside of an image are moved away, so that no change brings them back."""
 
 
 class Places(NamedTuple):
@@ -42,7 +44,7 @@ class Change(Protocol):
         Parameters
         ----------
         places
-            Places in the new images, or some `FAR` away.
+            In the new images, or `FAR` away from them.
         size
             Numbers of images, rows and columns.
         generator
@@ -64,8 +66,9 @@ class Rotation:
     def trace(self, places: Places, size: tuple[int, int, int], generator: Generator) -> Places:
         """Return where the pixels come from; see `Change`."""
         count, height, width = size
-        angle = _uniform(count, math.radians(self.degrees), places.row.device, generator)
-        cos, sin = angle.cos(), angle.sin()
+        angle = _uniform(count, math.radians(self.degrees), generator)
+        # On the CPU, as a device may round them otherwise.
+        cos, sin = angle.cos().to(places.row.device), angle.sin().to(places.row.device)
         y, x = places.row - (height - 1) / 2, places.column - (width - 1) / 2
         row = cos * y + (sin * x + height / 2)
         column = cos * x - (sin * y - width / 2)
@@ -85,10 +88,10 @@ class Translation:
     def trace(self, places: Places, size: tuple[int, int, int], generator: Generator) -> Places:
         """Return where the pixels come from; see `Change`."""
         count, height, width = size
+        down = _uniform(count, self.part * height, generator).round_()
+        right = _uniform(count, self.part * width, generator).round_()
         device = places.row.device
-        down = _uniform(count, self.part * height, device, generator).round_()
-        right = _uniform(count, self.part * width, device, generator).round_()
-        return Places(places.row - down, places.column - right)
+        return Places(places.row - down.to(device), places.column - right.to(device))
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,8 @@ class Crop:
         count, height, width = size
         if self.reflect and self.margin >= min(height, width):
             raise ValueError(
-                f"an image of {height} × {width} pixels cannot be mirrored in a margin of "
-                f"{self.margin}: at most {min(height, width) - 1}"
+                f"images of {height} × {width} pixels can be mirrored in a margin of at most "
+                f"{min(height, width) - 1}, not {self.margin}"
             )
         shift = torch.randint(2 * self.margin + 1, (2, count, 1, 1), generator=generator)
         down, right = (shift - self.margin).to(places.row)
@@ -169,8 +172,7 @@ def augmented(images: Tensor, changes: Sequence[Change], generator: Generator) -
     """
     if images.ndim != 4:
         raise ValueError(
-            "images must have shape (images, channels, height, width), "
-            f"not {tuple(images.shape)}"
+            f"images must have shape (images, channels, height, width), not {tuple(images.shape)}"
         )
     count, channels, height, width = images.shape
     device = images.device
@@ -182,21 +184,21 @@ def augmented(images: Tensor, changes: Sequence[Change], generator: Generator) -
         held = Places(_held(places.row, height), _held(places.column, width))
         places = change.trace(held, (count, height, width), generator)
     # A rim of zeros around the images is where all that is outside is fetched from.
-    row = places.row.clamp(-1, height).int() + 1
-    column = places.column.clamp(-1, width).int() + 1
-    source = (row * (width + 2) + column).expand(count, height, width).flatten(1).long()
-    fetched = pad(images, (1, 1, 1, 1)).flatten(2).gather(2, source[:, None].expand(-1, channels, -1))
-    return fetched.unflatten(2, (height, width))
+    row, column = places.row.clamp(-1, height).int(), places.column.clamp(-1, width).int()
+    source = torch.add(column + (width + 3), row, alpha=width + 2).expand(count, height, width)
+    source = source.flatten(1).long()[:, None].expand(-1, channels, -1)
+    return pad(images, (1, 1, 1, 1)).flatten(2).gather(2, source).view(images.shape)
 
 
-def _uniform(count: int, reach: float, device: torch.device, generator: Generator) -> Tensor:
-    """Return random numbers in ± `reach`, shape (count, 1, 1)."""
-    return ((2 * torch.rand((count, 1, 1), generator=generator) - 1) * reach).to(device)
+def _uniform(count: int, reach: float, generator: Generator) -> Tensor:
+    """Return random numbers in ± `reach`, shape (count, 1, 1), on the CPU."""
+    return (2 * torch.rand((count, 1, 1), generator=generator) - 1) * reach
 
 
 def _held(place: Tensor, length: int) -> Tensor:
-    """Send what is outside of 0 … length − 1 far away."""
-    return torch.where(place == place.clamp(0, length - 1), place, FAR)
+    """Move what is outside of 0 … length − 1, by a pixel or more, far away."""
+    nearest = place.clamp(0, length - 1)
+    return nearest.add_((place - nearest).clamp_(-1, 1), alpha=FAR)
 
 
 def _mirrored(place: Tensor, length: int) -> Tensor:

@@ -3,6 +3,10 @@
 The folder is ``$BEYOND_ADAM_DATA`` or, by default, ``beyond-adam`` in the user's cache. A file may
 come from `beyond_adam.data.download` or be put there by hand, its images in any order: `load` sorts
 them, so that results do not depend on where a file came from.
+
+A file holds ``x_train`` and ``x_test`` of shape (images, height, width), or (images, height, width,
+3) for colours, and ``y_train`` and ``y_test`` of shape (images,), as `numpy.savez` writes them;
+whatever else is in it is ignored.
 """
 
 import hashlib
@@ -19,13 +23,16 @@ from beyond_adam.data.embedded import digits
 
 Bytes = npt.NDArray[np.uint8]
 
+ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
+"""What a file has to hold."""
+
 
 class DatasetError(ValueError):
     """A data set is missing or not what it should be; the message says what to do."""
 
 
 class Description(NamedTuple):
-    """What a file has to hold.
+    """What the arrays of a file have to be.
 
     Attributes
     ----------
@@ -36,7 +43,7 @@ class Description(NamedTuple):
     classes
         Names of the classes; a label is an index into them.
     fingerprint
-        `Dataset.fingerprint` of the published set; empty if it is not known to us.
+        `Dataset.fingerprint` of the published set; empty if it is not known.
     """
 
     train: int
@@ -46,46 +53,48 @@ class Description(NamedTuple):
     fingerprint: str = ""
 
 
+FASHION: Final = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+CIFAR10: Final = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100: Final = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+
 DATASETS: Final = {
-    "mnist": Description(60_000, 10_000, (28, 28), tuple("0123456789"), "f771933d03a86cc5f6899b91d168d95717c342a985562a4a2b5d8d2517a4cb24"),
+    "mnist": Description(
+        60_000,
+        10_000,
+        (28, 28),
+        tuple("0123456789"),
+        "f771933d03a86cc5f6899b91d168d95717c342a985562a4a2b5d8d2517a4cb24",
+    ),
     "fashion-mnist": Description(
         60_000,
         10_000,
         (28, 28),
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        tuple(FASHION.split(",")),
         "4de292442a22996b5d72c79883ebd803d1eb19709f86b3eb7c24b5f4c7be93a1",
     ),
     "cifar10": Description(
         50_000,
         10_000,
         (32, 32, 3),
-        (
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        ),
+        tuple(CIFAR10.split()),
         "f08f3fc8e9e44e051211a4e932c7b19cc739dedc35a38a2b568cc33faeffb522",
     ),
+    "cifar100": Description(50_000, 10_000, (32, 32, 3), tuple(CIFAR100.split())),
 }
-"""The sets that are files, by name."""
+"""The sets that are files, by name; of CIFAR-100 the fine classes.
+
+The fingerprint of CIFAR-100 is not known to us: a file of it is checked for shape, classes and
+damage, but that it holds the published images only the checksums of a download tell.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +160,31 @@ def load(name: str) -> Dataset:
     if name not in DATASETS:
         known = ", ".join(["digits", *DATASETS])
         raise DatasetError(f"there is no data set {name!r}: choose one of {known}")
-    file, wanted = file_of(name), DATASETS[name]
-    if not file.is_file():
-        raise DatasetError(f"{name} is not there: run `make data`, or put the set into {file}")
-    arrays = _read(file)
+    file = file_of(name)
+    try:
+        return read(name, file)
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"{name} is not there: run `make data`, or put the set into {file}"
+        ) from error
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}; remove it and run `make data`, or put the set there by hand"
+        ) from error
+
+
+def read(name: str, file: Path) -> Dataset:
+    """Return one of `DATASETS` from a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    DatasetError
+        If it cannot be read, is damaged, or does not hold the published set.
+    """
+    wanted = DATASETS[name]
+    arrays = _arrays(file)
     fingerprint = hashlib.sha256()
     parts: dict[str, tuple[Bytes, Bytes]] = {}
     for part, count in (("train", wanted.train), ("test", wanted.test)):
@@ -162,7 +192,9 @@ def load(name: str) -> Dataset:
         _check(file, f"x_{part}", x, (count, *wanted.shape))
         _check(file, f"y_{part}", y, (count,))
         if y.max() >= len(wanted.classes):
-            raise DatasetError(f"{file}: y_{part} has a class {y.max()}; put the set there again")
+            raise DatasetError(
+                f"{file}: y_{part} has a class {y.max()}, greater than {len(wanted.classes) - 1}"
+            )
         parts[part] = _in_order(x, y, fingerprint)
     found = fingerprint.hexdigest()
     if wanted.fingerprint and found != wanted.fingerprint:
@@ -183,14 +215,23 @@ def _digits() -> Dataset:
     return Dataset("digits", *train, *test, names, 16, fingerprint.hexdigest())
 
 
-def _read(file: Path) -> dict[str, Bytes]:
+def _arrays(file: Path) -> dict[str, Bytes]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DatasetError(
-            f"{file} is damaged ({error}): remove it and put the set there again"
-        ) from error
+        with zipfile.ZipFile(file) as archive:
+            return {name: _array(archive, name) for name in ARRAYS}
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be read ({error.strerror or error})") from error
+    # What a damaged archive raises has no base in common: BadZipFile, zlib.error, KeyError, …
+    except Exception as error:
+        raise DatasetError(f"{file} is damaged ({error})") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> Bytes:
+    with archive.open(f"{name}.npy") as stream:
+        array: Bytes = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _check(file: Path, name: str, array: Bytes, shape: tuple[int, ...]) -> None:
@@ -205,6 +246,6 @@ def _in_order(x: Bytes, y: Bytes, fingerprint: "hashlib._Hash") -> tuple[Bytes, 
     rows = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1)
     digests = np.array([hashlib.sha256(row).digest() for row in rows], dtype="S32")
     order = np.argsort(digests, kind="stable")
-    fingerprint.update(b"".join(d.ljust(32, b"\0") for d in digests[order].tolist()))
+    fingerprint.update(digests[order].tobytes())
     x = x[order]
     return (x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)), y[order]

@@ -3,7 +3,11 @@
 from torch import nn
 
 
-def fashion_cnn(dropout: float = 0.2) -> nn.Sequential:
+def fashion_cnn(
+    side: int = 28,
+    widths: tuple[int, int, int] = (32, 64, 128),
+    dropout: float = 0.2,
+) -> nn.Sequential:
     """Return the network of "First experiments on Fashion-MNIST", with 421 642 parameters.
 
     Two convolutions with 32 and 64 channels, each followed by a pooling over 2×2, and two dense
@@ -13,24 +17,37 @@ def fashion_cnn(dropout: float = 0.2) -> nn.Sequential:
 
     Parameters
     ----------
+    side
+        Height and width of the images, a multiple of 4.
+    widths
+        Numbers of channels of the convolutions, and of units of the first dense layer.
     dropout
         Probability of dropout, in [0, 1].
 
     Returns
     -------
     torch.nn.Sequential
-        Maps images (batch, 1, 28, 28) to logits (batch, 10); drawn from torch's global generator.
+        Maps images (batch, 1, side, side) to logits (batch, 10). It is drawn from torch's global
+        generator.
+
+    Raises
+    ------
+    ValueError
+        If `side` is not a multiple of 4.
     """
+    if side < 4 or side % 4:
+        raise ValueError(f"side must be a multiple of 4, not {side}")
+    first, second, hidden = widths
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
+        nn.Conv2d(1, first, 3, padding=1),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(first, second, 3, padding=1),
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(64 * 7 * 7, 128),
+        nn.Linear(second * (side // 4) ** 2, hidden),
         nn.ReLU(),
         nn.Dropout(dropout),
-        nn.Linear(128, 10),
+        nn.Linear(hidden, 10),
     )

@@ -33,7 +33,7 @@ class _Ramp(ABC):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
 
-    def __call__(self, epoch: float) -> float:
+    def __call__(self, epoch: int | float) -> float:
         """Return the value at an epoch, counted from 0; it need not be whole."""
         way = self._way(min(epoch / max(self.steps - 1, 1), 1.0))
         return self.start + (self.end - self.start) * way if way < 1 else self.end
@@ -159,7 +159,7 @@ class StepSchedule:
         if not all(map(operator.lt, (0, *milestones), milestones)):
             raise ValueError(f"milestones must increase from 1 or more, unlike {milestones}")
 
-    def __call__(self, epoch: float) -> float:
+    def __call__(self, epoch: int | float) -> float:
         """Return the value at an epoch, counted from 0; it need not be whole."""
         return self.values[bisect_right(self.milestones, epoch)]
 

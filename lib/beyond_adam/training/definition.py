@@ -4,29 +4,15 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import torch
 from torch import nn
 
-from beyond_adam import models, optim
 from beyond_adam.data.augmentation import Change
-
-OPTIMIZERS: Final[Mapping[str, type[torch.optim.Optimizer]]] = MappingProxyType(
-    {
-        "Adam": torch.optim.Adam,
-        "AdamW": torch.optim.AdamW,
-        "SGD": torch.optim.SGD,
-        "PAdam": optim.PAdam,
-        "DynamicPAdam": optim.DynamicPAdam,
-        "Padam": optim.Padam,
-        "AdamExponent": optim.AdamExponent,
-    }
-)
-"""The optimizers a definition can name."""
+from beyond_adam.optim.sparsity import decay_groups
 
 PRECISIONS: Final = ("float32", "bfloat16")
 
@@ -100,9 +86,10 @@ class Definition:
     data
         Name of the data set, as `beyond_adam.data.load` knows it.
     model, model_options
-        Name in `beyond_adam.models.MODELS`, and what is passed to it.
+        Function or class that makes the model, drawn from torch's global generator, and what is
+        passed to it. It is written down by its name and so has to have one.
     optimizer, options
-        Name in `OPTIMIZERS`, and what is passed to it.
+        Class of the optimizer, and what is passed to it.
     decay
         Which parameters are decayed: "all" of them, or "matrices", as `decay_groups` has it.
     schedules
@@ -128,8 +115,8 @@ class Definition:
     """
 
     data: str
-    model: str
-    optimizer: str
+    model: Callable[..., nn.Module]
+    optimizer: Callable[..., torch.optim.Optimizer]
     options: Mapping[str, Any]
     epochs: int
     batch: int
@@ -146,9 +133,9 @@ class Definition:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            known = ", ".join(OPTIMIZERS)
-            raise ValueError(f"optimizer must be one of {known}, not {self.optimizer!r}")
+        for kind in (self.model, self.optimizer):
+            if not getattr(kind, "__qualname__", "<").isidentifier():
+                raise ValueError(f"model and optimizer need a name of their module, unlike {kind}")
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise ValueError(f"precision must be one of {known}, not {self.precision!r}")
@@ -163,29 +150,51 @@ class Definition:
         plain: dict[str, Any] = {}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if item.name in ("data", "model", "optimizer") or value != _default(item):
+            if value != _default(item):
                 plain[item.name] = _plain(value)
         return plain
 
     @property
     def digest(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of `as_json`: the name of its record."""
+        """The first 16 hexadecimal digits of the SHA-256 of `as_json`."""
         text = json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def name(self) -> str:
+        """Data, model and optimizer in lower case, and the digest: what the record is called."""
+        model, optimizer = _named(self.model), _named(self.optimizer)
+        return f"{self.data}-{model}-{optimizer}-{self.digest}".lower()
+
+    @property
+    def modules(self) -> set[str]:
+        """The modules that have what the definition names: model, optimizer, schedules, changes."""
+        named = [self.model, self.optimizer]
+        used = [*self.schedules.values(), *self.augmentation]
+        return {kind.__module__ for kind in named} | {type(item).__module__ for item in used}
+
     def build_model(self) -> nn.Module:
-        """Return the model at its start."""
-        return models.build(self.model, self.seed, **self.model_options)
+        """Return the model at its start; the global generators are left as they were."""
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the generators of all GPUs, too.
+            torch.default_generator.manual_seed(self.seed)
+            return self.model(**self.model_options)
 
     def build_optimizer(self, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         """Return the optimizer of a model on a device, with its fused step if it has one there."""
-        kind = OPTIMIZERS[self.optimizer]
-        fused = device.type == "cpu" or kind.__module__.startswith("torch.")
+        fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
         options = {"fused": fused, **self.options}
         if self.decay == "all":
-            return kind(model.parameters(), **options)
-        groups = optim.decay_groups(model, options.pop("weight_decay", 0.0))
-        return kind(groups, **options)
+            return self.optimizer(model.parameters(), **options)
+        groups = decay_groups(model, options.pop("weight_decay", 0.0))
+        return self.optimizer(groups, **options)
+
+
+def _named(kind: Callable[..., Any]) -> str:
+    """Return the name of a function or class; its module is named only if it is not well known."""
+    name = kind.__qualname__.replace("_", "-")
+    known = kind.__module__.split(".")[0] in ("beyond_adam", "torch")
+    return name if known else f"{kind.__module__}.{name}"
 
 
 def _default(item: "dataclasses.Field[Any]") -> Any:
@@ -203,4 +212,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return _named(value) if callable(value) else value

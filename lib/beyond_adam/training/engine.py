@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -78,7 +78,8 @@ class Splits:
         Images; those for validation are the last of the training images in their order, which
         is that of their digests and so as good as random.
     mean, deviation
-        Of the pixels of all training images, shape (channels, 1, 1).
+        By which pixels are normalised, shape (channels, 1, 1): of all training images, unless the
+        statistics of the test images were asked for.
     """
 
     train: Images
@@ -88,7 +89,13 @@ class Splits:
     deviation: Tensor
 
     @classmethod
-    def of(cls, data: Dataset, validation: int, device: torch.device) -> "Splits":
+    def of(
+        cls,
+        data: Dataset,
+        validation: int,
+        device: torch.device,
+        statistics: Literal["training", "test"] = "training",
+    ) -> "Splits":
         """Return a data set with so many of its training images held out."""
         if validation >= len(data.x_train):
             raise ValueError(
@@ -99,11 +106,10 @@ class Splits:
             for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))
         )
         kept = len(data.x_train) - validation
-        mean = data.x_train.mean(axis=(0, 2, 3), dtype=np.float64)
-        deviation = data.x_train.std(axis=(0, 2, 3), dtype=np.float64)
+        known = data.x_train if statistics == "training" else data.x_test
+        moments = (known.mean(axis=(0, 2, 3)), known.std(axis=(0, 2, 3)))
         mean, deviation = (
-            torch.tensor(x, dtype=torch.float32, device=device)[:, None, None]
-            for x in (mean, deviation)
+            torch.tensor(x, dtype=torch.float32, device=device)[:, None, None] for x in moments
         )
         return cls(
             Images(train.pixels[:kept], train.classes[:kept]),

@@ -1,0 +1,291 @@
+"""Records of training runs: in the build folder, or archived with the project.
+
+A record is a folder named after its run. It holds ``record.json`` (definition, provenance, last
+measurements), ``epochs.parquet`` and ``layers.parquet`` (see `beyond_adam.training.train`), the
+tables of `beyond_adam.training.probes`, and ``weights.safetensors``. While the run is not complete
+there are checkpoints in the place of all that.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from beyond_adam import dependencies, project, provenance
+from beyond_adam.data import load as load_data
+from beyond_adam.training import checkpoints, engine, probes
+from beyond_adam.training.definition import Definition
+
+MODULES: Final = ("beyond_adam.training.engine",)
+"""Modules that every run depends on, besides those that its definition names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a run left.
+
+    Attributes
+    ----------
+    run
+        What was run.
+    folder
+        Where it lies.
+    archived
+        Whether that is in the project and not in the build folder.
+    content
+        What ``record.json`` holds: ``definition``, ``digest``, ``failure`` (why the run ended
+        before its time, or nothing), ``fingerprint`` of the data, number of ``parameters``,
+        ``last`` (the last row of ``epochs``), names of the ``tables``, and ``segments``: for each
+        stretch of epochs (from ``first`` to ``last``) that was computed in one go its ``seconds``,
+        ``commit``, whether the tree was ``dirty``, ``versions``, ``hardware``, ``device``,
+        ``threads``, and hashes of the ``modules`` and the ``lock``.
+    """
+
+    run: Definition
+    folder: Path
+    archived: bool
+    content: Mapping[str, Any] = field(repr=False)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table of the record."""
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters and buffers of the trained model."""
+        file = self.folder / "weights.safetensors"
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: this run was archived without its weights")
+        return load_file(file)
+
+    def changes(self) -> list[str]:
+        """Return the modules that the run depends on and that have changed since."""
+        now = modules(self.run)
+        return sorted(
+            name
+            for name, sha in now.items()
+            if any(segment["modules"].get(name) != sha for segment in self.content["segments"])
+        )
+
+
+def modules(run: Definition) -> dict[str, str]:
+    """Return the modules of this package that a run depends on, with their hashes."""
+    own = {name for name in run.modules if name.split(".")[0] == "beyond_adam"}
+    return dependencies.closure([*MODULES, *own])
+
+
+def origin(run: Definition, device: str | torch.device) -> dict[str, Any]:
+    """Return what is kept of the circumstances of a run: code, versions, and hardware."""
+    commit, dirty = provenance.commit()
+    lock = project.root() / "requirements.lock"
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "device": _device_name(torch.device(device)),
+        "threads": torch.get_num_threads(),
+        "modules": modules(run),
+        "lock": dependencies.digest(lock.read_bytes()),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def working(run: Definition) -> Path:
+    """Return the folder of a run below the build folder."""
+    return project.build() / "runs" / run.name
+
+
+def archive() -> Path:
+    """Return the folder of the archived records."""
+    return project.root() / "data" / "runs"
+
+
+def find(run: Definition) -> Record | None:
+    """Return the record of a run, the archived one first; None if there is none."""
+    for folder, archived in ((archive() / run.name, True), (working(run), False)):
+        content = _read(folder)
+        if content is not None:
+            return Record(run, folder, archived, content)
+    return None
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((folder / "record.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def perform(
+    run: Definition, *, device: str | torch.device = "cpu", show: bool = False, **options: Any
+) -> Record:
+    """Return the record of a run; what is missing of it is trained.
+
+    Parameters
+    ----------
+    run
+        The definition.
+    device
+        Where to train.
+    show
+        Whether to show a progress bar.
+    **options
+        Of `beyond_adam.training.train`.
+
+    Raises
+    ------
+    DatasetError, ValueError, OSError
+        As `train` does.
+    """
+    record = find(run)
+    if record is not None and (record.archived or not record.changes()):
+        return record
+    folder = working(run)
+    if record is not None:  # by code that has changed since
+        shutil.rmtree(folder)
+    circumstances = origin(run, device)
+    outcome = engine.train(run, folder, device=device, origin=circumstances, show=show, **options)
+    tables = {
+        "epochs": pd.DataFrame(outcome.epochs),
+        "layers": pd.DataFrame(outcome.layers),
+        **({} if outcome.failure else probes.measure(run, outcome.model, device)),
+    }
+    content = {
+        "name": run.name,
+        "digest": run.digest,
+        "definition": run.as_json(),
+        "failure": outcome.failure,
+        "fingerprint": load_data(run.data).fingerprint,
+        "parameters": sum(p.numel() for p in outcome.model.parameters()),
+        "last": outcome.epochs[-1],
+        "tables": sorted(tables),
+        "segments": outcome.segments,
+    }
+    _save(folder, content, tables, outcome.model)
+    checkpoints.remove(folder)
+    return Record(run, folder, archived=False, content=content)
+
+
+Runs = Mapping[tuple[str, int], Definition]
+"""Runs by method and seed."""
+
+Records = Mapping[tuple[str, int], Record]
+"""Records by method and seed."""
+
+
+def collect(runs: Runs, profile: str) -> Records:
+    """Return the records of runs.
+
+    Parameters
+    ----------
+    runs
+        The runs.
+    profile
+        At "paper" runs without a record are left out, because they take hours: train them by
+        ``beyond-adam run``. At others they are trained.
+    """
+    if profile != "paper":
+        return {label: perform(run) for label, run in runs.items()}
+    found = {label: find(run) for label, run in runs.items()}
+    return {label: record for label, record in found.items() if record is not None}
+
+
+def together(records: Records, table: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    """Return a table of each record, one below the other, with columns ``method`` and ``seed``."""
+    frames = []
+    for (method, seed), record in records.items():
+        frame = table(record)
+        frame.insert(0, "method", method)
+        frame.insert(1, "seed", seed)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def provenance_table(records: Records) -> pd.DataFrame:
+    """Return where records come from.
+
+    Returns
+    -------
+    DataFrame
+        One line a segment: ``method``, ``seed``, ``name`` of the run, whether it is ``archived``,
+        ``data`` and its ``fingerprint``, ``first`` and ``last`` epoch, ``hours`` of computation,
+        ``commit``, processor or ``device``, ``threads``, version of ``torch``, and the modules that
+        have ``changed`` since the run, separated by spaces.
+    """
+
+    def segments(record: Record) -> pd.DataFrame:
+        changed = " ".join(record.changes())
+        lines = [
+            {
+                "name": record.run.name,
+                "archived": record.archived,
+                "data": record.run.data,
+                "fingerprint": record.content["fingerprint"],
+                "first": segment["first"],
+                "last": segment["last"],
+                "hours": segment["seconds"] / 3600,
+                "commit": segment["commit"],
+                "device": segment["hardware"]["cpu"]
+                if segment["device"] == "cpu"
+                else segment["device"],
+                "threads": segment["threads"],
+                "torch": segment["versions"]["torch"],
+                "changed": changed,
+            }
+            for segment in record.content["segments"]
+        ]
+        return pd.DataFrame(lines)
+
+    return together(records, segments)
+
+
+def _save(
+    folder: Path,
+    content: dict[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    model: nn.Module,
+) -> None:
+    """Write a record; ``record.json`` comes last, so that what has one is whole."""
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", compression="zstd")
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
+    draft = folder / "record.json.part"
+    draft.write_text(json.dumps(content, indent=1) + "\n")
+    draft.replace(folder / "record.json")
+
+
+def put_away(record: Record, *, weights: bool) -> Record:
+    """Copy a record to the archive, with or without its weights, and return the copy.
+
+    Raises
+    ------
+    ValueError
+        If the run failed, or if the tree had changes that were not committed when it was computed.
+    """
+    if record.content["failure"]:
+        raise ValueError(f"{record.folder.name} failed: {record.content['failure']}")
+    if any(segment["dirty"] for segment in record.content["segments"]):
+        raise ValueError(f"{record.folder.name} was computed by code that no commit has")
+    archive().mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=archive(), prefix="."))
+    unwanted = () if weights else ("weights.safetensors",)
+    shutil.copytree(
+        record.folder, draft, ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True
+    )
+    place = archive() / record.folder.name
+    if place.exists():
+        shutil.rmtree(place)
+    draft.rename(place)
+    return Record(record.run, place, archived=True, content=record.content)
