@@ -45,3 +45,8 @@ def build() -> Path:
     """Return the folder of everything generated: ``$BEYOND_ADAM_BUILD``, or ``_build``."""
     chosen = os.environ.get("BEYOND_ADAM_BUILD")
     return Path(chosen).resolve() if chosen else root() / "_build"
+
+
+def archive() -> Path:
+    """Return the folder of the training runs that are kept with the project."""
+    return root() / "data" / "runs"

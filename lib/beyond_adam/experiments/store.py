@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -41,10 +42,20 @@ def key(module: str, profile: str) -> dict[str, str]:
     lock = project.root() / "requirements.lock"
     modules = dependencies.closure([module])
     return {
+        **archived(modules),
         "profile": project.check_profile(profile),
         "requirements.lock": dependencies.digest(lock.read_bytes()),
         **{f"module {name}": sha for name, sha in modules.items()},
     }
+
+
+def archived(modules: Iterable[str]) -> dict[str, str]:
+    """Return the hash of the archived training runs, if any of the modules reads them."""
+    if "beyond_adam.training.records" not in modules:
+        return {}
+    files = sorted(project.archive().glob("*/record.json"))
+    hashes = [dependencies.digest(file.read_bytes()) for file in files]
+    return {"archived runs": dependencies.digest("".join(hashes))}
 
 
 def described(name: str, profile: str) -> dict[str, Any] | None:

@@ -31,6 +31,9 @@ class Passport:
         committed record.
     volatile
         Columns that legitimately differ between machines (a chaotic orbit) and are not compared.
+    origin
+        Of results that were not computed in this build: the lines of
+        `beyond_adam.training.provenance_table`.
     """
 
     id: str
@@ -45,11 +48,27 @@ class Passport:
     parameters: dict[str, Any]
     tolerance: float
     volatile: tuple[str, ...]
+    origin: tuple[dict[str, Any], ...] = ()
 
     @property
     def scale(self) -> str:
-        """Profile, data, seeds and hardware in one line, as every caption prints it."""
+        """Profile, data, seeds and hardware in one line, as every caption prints it.
+
+        Of archived results it also says how long they took, by what commit they were computed, and
+        which modules have changed since.
+        """
         seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
+        if self.origin:
+            machines = {f"{line['device']}, {line['threads']} threads" for line in self.origin}
+            commits = {f"{line['commit'][:10]}{'+' * line['dirty']}" for line in self.origin}
+            changed = sorted({name for line in self.origin for name in line["changed"].split()})
+            hours = sum(line["hours"] for line in self.origin)
+            return (
+                f"{self.profile} profile, archived · {self.dataset} · {seeds} · "
+                f"{' and '.join(sorted(machines))} · {hours:.1f} h in all · "
+                f"commit {', '.join(sorted(commits))} · "
+                f"code changed since: {', '.join(changed) or 'none'}"
+            )
         machine = provenance.hardware()
         return (
             f"{self.profile} profile · {self.dataset} · {seeds} · "

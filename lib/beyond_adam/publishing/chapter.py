@@ -78,6 +78,7 @@ class Chapter:
         parameters: Mapping[str, Any] | None = None,
         tolerance: float = 1e-6,
         volatile: Sequence[str] = (),
+        origin: pd.DataFrame | None = None,
         player: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish a figure: numbered in the book, and as files with data and passport.
@@ -99,6 +100,9 @@ class Chapter:
             What it was computed with; the dataset defaults to the chapter's.
         tolerance, volatile
             See `artefacts.Passport`.
+        origin
+            Of archived results: a table of `beyond_adam.training.provenance_table`. Profile, data
+            and seeds are then those of these runs.
         player
             Trajectories to replay on top of the figure in the book, as ``player.js`` wants them.
 
@@ -110,7 +114,7 @@ class Chapter:
         if len(alt) < 40 or alt == caption:
             raise ValueError(f"{id}: alt text has to describe the figure, got {alt!r}")
         passport = self._passport(
-            "fig", id, caption, alt, data, seeds, dataset, parameters, tolerance, volatile
+            "fig", id, caption, alt, data, seeds, dataset, parameters, tolerance, volatile, origin
         )
         folder = self._folder("figures")
         files, png = artefacts.draw(figure, folder / id)
@@ -143,6 +147,7 @@ class Chapter:
         parameters: Mapping[str, Any] | None = None,
         tolerance: float = 1e-6,
         volatile: Sequence[str] = (),
+        origin: pd.DataFrame | None = None,
     ) -> None:
         """Publish a table: numbered in the book, and as CSV with a passport.
 
@@ -153,7 +158,7 @@ class Chapter:
         """
         data = frame[[column for column in frame.columns if not column.endswith("_cell")]]
         passport = self._passport(
-            "tab", id, caption, "", data, seeds, dataset, parameters, tolerance, volatile
+            "tab", id, caption, "", data, seeds, dataset, parameters, tolerance, volatile, origin
         )
         passport.write(self._folder("tables"), data)
         headers = headers or {str(column): str(column) for column in frame.columns}
@@ -188,6 +193,7 @@ class Chapter:
         parameters: Mapping[str, Any] | None,
         tolerance: float,
         volatile: Sequence[str],
+        origin: pd.DataFrame | None,
     ) -> artefacts.Passport:
         if not re.fullmatch(rf"{prefix}(-[a-z0-9]+)+", id):
             raise ValueError(f"id {id!r}: expected {prefix}-… in kebab case")
@@ -198,6 +204,11 @@ class Chapter:
         unknown = set(volatile) - set(data.columns)
         if unknown:
             raise ValueError(f"{id}: volatile columns that the data lacks: {sorted(unknown)}")
+        profile, lines = self.profile, ()
+        if origin is not None:
+            profile, lines = "paper", tuple(origin.to_dict("records"))
+            seeds = sorted(set(origin["seed"].tolist()))
+            dataset = ", ".join(dict.fromkeys(origin["data"]))
         if id not in self._published:  # a cell may be run again
             self._published.append(id)
         return artefacts.Passport(
@@ -207,12 +218,13 @@ class Chapter:
             alt=alt,
             chapter=self.slug,
             position=self._published.index(id) + 1,
-            profile=self.profile,
+            profile=profile,
             dataset=self.dataset if dataset is None else dataset,
             seeds=tuple(seeds),
-            parameters={"profile": self.profile, **(parameters or {})},
+            parameters={"profile": profile, **(parameters or {})},
             tolerance=tolerance,
             volatile=tuple(volatile),
+            origin=lines,
         )
 
 

@@ -106,25 +106,13 @@ def working(run: Definition) -> Path:
     return project.build() / "runs" / run.name
 
 
-def archive() -> Path:
-    """Return the folder of the archived records."""
-    return project.root() / "data" / "runs"
-
-
 def find(run: Definition) -> Record | None:
     """Return the record of a run, the archived one first; None if there is none."""
-    for folder, archived in ((archive() / run.name, True), (working(run), False)):
-        content = _read(folder)
-        if content is not None:
-            return Record(run, folder, archived, content)
+    for folder, archived in ((project.archive() / run.name, True), (working(run), False)):
+        file = folder / "record.json"
+        if file.is_file():
+            return Record(run, folder, archived, json.loads(file.read_text()))
     return None
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((folder / "record.json").read_text()))
-    except FileNotFoundError:
-        return None
 
 
 def perform(
@@ -192,13 +180,13 @@ def collect(runs: Runs, profile: str) -> Records:
     runs
         The runs.
     profile
-        At "paper" runs without a record are left out, because they take hours: train them by
-        ``beyond-adam run``. At others they are trained.
+        At "paper" only archived records are returned, because the others take hours: train them
+        by ``beyond-adam run``. At other profiles runs without a record are trained.
     """
     if profile != "paper":
         return {label: perform(run) for label, run in runs.items()}
     found = {label: find(run) for label, run in runs.items()}
-    return {label: record for label, record in found.items() if record is not None}
+    return {label: record for label, record in found.items() if record and record.archived}
 
 
 def together(records: Records, table: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
@@ -220,8 +208,8 @@ def provenance_table(records: Records) -> pd.DataFrame:
     DataFrame
         One line a segment: ``method``, ``seed``, ``name`` of the run, whether it is ``archived``,
         ``data`` and its ``fingerprint``, ``first`` and ``last`` epoch, ``hours`` of computation,
-        ``commit``, processor or ``device``, ``threads``, version of ``torch``, and the modules that
-        have ``changed`` since the run, separated by spaces.
+        ``commit``, whether the tree was ``dirty``, processor or ``device``, ``threads``, version of
+        ``torch``, and the modules that have ``changed`` since the run, separated by spaces.
     """
 
     def segments(record: Record) -> pd.DataFrame:
@@ -236,6 +224,7 @@ def provenance_table(records: Records) -> pd.DataFrame:
                 "last": segment["last"],
                 "hours": segment["seconds"] / 3600,
                 "commit": segment["commit"],
+                "dirty": segment["dirty"],
                 "device": segment["hardware"]["cpu"]
                 if segment["device"] == "cpu"
                 else segment["device"],
@@ -272,19 +261,17 @@ def put_away(record: Record, *, weights: bool) -> Record:
     Raises
     ------
     ValueError
-        If the run failed, or if the tree had changes that were not committed when it was computed.
+        If the run failed.
     """
     if record.content["failure"]:
         raise ValueError(f"{record.folder.name} failed: {record.content['failure']}")
-    if any(segment["dirty"] for segment in record.content["segments"]):
-        raise ValueError(f"{record.folder.name} was computed by code that no commit has")
-    archive().mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=archive(), prefix="."))
+    project.archive().mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=project.archive(), prefix="."))
     unwanted = () if weights else ("weights.safetensors",)
     shutil.copytree(
         record.folder, draft, ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True
     )
-    place = archive() / record.folder.name
+    place = project.archive() / record.folder.name
     if place.exists():
         shutil.rmtree(place)
     draft.rename(place)

@@ -77,11 +77,13 @@ class Notebook:
         Prose is not among it: a changed text needs a new page, not a new run.
         """
         root = project.root()
+        modules = dependencies.closure(self.modules)
         data = [*self.data, *(f"data/ledger/{source}.yml" for source in self.sources)]
         return {
             "parameters": f"profile={profile}",
             "code": dependencies.digest("\0".join(self.code)),
-            **{f"module {name}": sha for name, sha in dependencies.closure(self.modules).items()},
+            **{f"module {name}": sha for name, sha in modules.items()},
+            **store.archived(modules),
             **{file: _file_digest(root / file) for file in ["requirements.lock", *data]},
         }
 
@@ -173,6 +175,14 @@ def book_key(profile: str) -> Key:
         | {str(file.relative_to(root)): _file_digest(file) for file in files if file.is_file()}
         | {str(file.relative_to(package)): _file_digest(file) for file in own if file.is_file()}
     )
+
+
+def untrained() -> list[str]:
+    """Return the names of the runs at paper scale that are not archived."""
+    from beyond_adam.workflow import runs  # which imports torch, needed only here
+
+    names = [entry.run.name for entry in runs.declared("paper")]
+    return [name for name in names if not (project.archive() / name / "record.json").is_file()]
 
 
 def read_key(file: Path) -> Key | None:

@@ -56,6 +56,10 @@ def declared(profile: str) -> list[Entry]:
 def chosen(options: argparse.Namespace) -> list[Entry]:
     """Return the runs that the options select, at least one."""
     entries = declared(options.profile)
+    if options.name:
+        entries = [entry for entry in entries if entry.run.name == options.name]
+        if not entries:
+            raise CommandError(f"no experiment declares a run {options.name!r}")
     known = {name: sorted({str(getattr(e, name)) for e in entries}) for name in _SELECTORS}
     for name, wanted in _SELECTORS.items():
         picked = getattr(options, wanted)
@@ -98,7 +102,7 @@ def list_runs(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train what is missing of the chosen runs, several at a time if asked for."""
+    """Train what is missing of the chosen runs; those at paper scale are archived in data/runs."""
     entries = chosen(options)
     if options.jobs == 1 or len(entries) == 1:
         for entry in entries:
@@ -110,7 +114,6 @@ def run(options: argparse.Namespace) -> None:
         command = [sys.executable, "-m", __name__, "run", entry.experiment]
         command += ["--method", entry.method, "--seed", str(entry.seed)]
         command += ["--profile", options.profile, "--device", options.device, "--quiet"]
-        command += ["--archive"] if options.archive else []
         command += ["--compile"] if options.compile else []
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, env=environment)
@@ -131,7 +134,7 @@ def _train(entry: Entry, options: argparse.Namespace) -> None:
     print(f"{entry.label}: test accuracy {last['test_accuracy']:.4f}", flush=True)
     if record.content["failure"]:
         raise CommandError(f"{entry.label}: {record.content['failure']}; see {record.folder}")
-    if options.archive and not record.archived:
+    if options.profile == "paper" and not record.archived:
         print(f"archived in {put_away(record, weights=entry.keeps_weights).folder}", flush=True)
 
 
@@ -216,11 +219,11 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("experiments", nargs="*", help="names of experiments (default: all)")
         command.add_argument("--method", action="append", help="only this method; repeatable")
         command.add_argument("--seed", action="append", help="only this seed; repeatable")
+        command.add_argument("--name", help="only the run of this name")
         command.add_argument("--profile", default="paper", help=", ".join(project.PROFILES))
         if name == "run":
             command.add_argument("--device", default=_device(), help="default: %(default)s")
             command.add_argument("--jobs", type=int, default=1, help="runs at a time")
-            command.add_argument("--archive", action="store_true", help="keep it in data/runs")
             command.add_argument("--compile", action="store_true", help="use torch.compile")
             command.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
