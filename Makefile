@@ -52,8 +52,8 @@ record: .venv/ready ## accept the last run as the committed record
 paper: ## the same as `make PROFILE=paper`: the scale of the sources
 	@$(MAKE) book PROFILE=paper
 
-data: .venv/ready ## check the data sets and say where they come from
-	@$(WORKFLOW) data
+data: .venv/ready ## fetch and check the data sets, which only runs at paper scale need
+	@$(WORKFLOW) data $(SETS)
 
 lab: .venv/ready ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters
@@ -74,6 +74,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | \
 	  while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 	@echo "  PROFILE=smoke|quick|paper, JOBS=number of jobs at a time, PYTHON=interpreter"
+	@echo "  SETS=data sets to fetch, as in SETS=\"fashion-mnist cifar10\""
 
 .venv/ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "set-up: no $(PYTHON): install Python 3.11 or newer, or name it by PYTHON=…" >&2; exit 1; }

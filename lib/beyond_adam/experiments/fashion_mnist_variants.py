@@ -8,19 +8,21 @@ from typing import Any, Final
 import pandas as pd
 from torch.optim import AdamW, Optimizer
 
-from beyond_adam.experiments.fashion_mnist import ADAMW_DECAY, PADAM_DECAY, SEEDS, P, published
+from beyond_adam.experiments.fashion_mnist import ADAMW_DECAY, PADAM_DECAY, P, published
 from beyond_adam.optim import DynamicPAdam, LinearSchedule, PAdam
 from beyond_adam.training import Definition, collect, provenance_table, together
 
 NAME = "fashion-mnist-variants"
 
-EPOCHS: Final = {"smoke": 2, "quick": 20, "paper": 40}
+EPOCHS: Final = {"smoke": 2, "quick": 15, "paper": 40}
+
+SEEDS: Final = {"smoke": (2349,), "quick": (2349, 2350), "paper": (2349, 2350, 2351)}
 
 LAMBDA_2: Final = 0.1
 """Strength of the square norm of the elastic net."""
 
-BETA_S: Final = 0.9998
-"""Delay of DynamicPAdam: its s follows within about 5000 steps, half of the 9400 of 40 epochs."""
+BETA_S: Final = {"smoke": 0.9, "quick": 0.99, "paper": 0.9998}
+"""Delay of DynamicPAdam: its s follows within 5000 of the 9400 steps of 40 epochs."""
 
 NARROW: Final = (15, 31, 62)
 """Widths of a dense network that has as many parameters as PAdam's has ones that are not 0."""
@@ -63,9 +65,9 @@ def definition(method: str, profile: str, seed: int) -> Definition:
             options = padam | {"lambda_2": LAMBDA_2}
         case "PAdam, p from 2":
             options = padam
-            changes = {"schedules": {"p": LinearSchedule(2, P, epochs + 1)}}
+            changes = {"schedules": {"p": LinearSchedule(2, P, epochs // 2 + 1)}}
         case "DynamicPAdam":
-            optimizer, options = DynamicPAdam, padam | {"beta_s": BETA_S}
+            optimizer, options = DynamicPAdam, padam | {"beta_s": BETA_S[profile]}
         case "AdamW, narrow":
             optimizer, options = AdamW, adamw
             changes = {"model_options": {"widths": NARROW}}

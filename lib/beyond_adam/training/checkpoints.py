@@ -18,7 +18,7 @@ KEPT: Final = 2
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write the state after so many epochs, and remove the oldest checkpoints.
+    """Write the state after so many epochs, and remove older checkpoints and damaged ones.
 
     Parameters
     ----------
@@ -37,19 +37,21 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    draft = folder / "checkpoint.part"
+    draft, place = folder / "checkpoint.part", folder / f"checkpoint-{epoch:06}.pt"
     try:
-        with draft.open("wb") as file:
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(folder / f"checkpoint-{epoch:06}.pt")
+        with draft.open("wb") as stream:
+            stream.write(hashlib.sha256(content).digest())
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(place)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    for old in _all(folder)[:-KEPT]:
-        old.unlink()
+    # Later ones are damaged: a run that found one whole would not be here.
+    kept = [file for file in _all(folder) if file.name <= place.name][-KEPT:]
+    for file in set(_all(folder)).difference(kept):
+        file.unlink()
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any]] | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,15 @@ from torch import nn
 from beyond_adam.data.augmentation import Change
 from beyond_adam.optim.sparsity import decay_groups
 
-PRECISIONS: Final = ("float32", "bfloat16")
+CHOICES: Final = {
+    "decay": ("all", "matrices"),
+    "moved": ("epoch", "step"),
+    "precision": ("float32", "bfloat16"),
+}
+"""What fields of a `Definition` may be that are words."""
+
+DECAYS: Final = ("weight_decay", "lambda_2")
+"""Options that `decay` keeps from parameters that are not to be decayed."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,10 @@ class Pruning:
 
     def at(self, epochs: int) -> float:
         """Return which part is gone when so many epochs are done."""
-        time = (epochs - self.first) / max(self.last - self.first, 1)
-        return self.part * (1 - (1 - min(max(time, 0.0), 1.0)) ** 3)
+        if epochs >= self.last:
+            return self.part
+        time = max(epochs - self.first, 0) / max(self.last - self.first, 1)
+        return self.part * (1 - (1 - time) ** 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,17 +144,26 @@ class Definition:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for kind in (self.model, self.optimizer):
-            if not getattr(kind, "__qualname__", "<").isidentifier():
-                raise ValueError(f"model and optimizer need a name of their module, unlike {kind}")
-        if self.precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise ValueError(f"precision must be one of {known}, not {self.precision!r}")
+        object.__setattr__(self, "augmentation", tuple(self.augmentation))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                allowed = ", ".join(known)
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("validation", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
         if unknown := self.schedules.keys() - self.options.keys():
             raise ValueError(f"schedules move options that are not set: {', '.join(unknown)}")
+        for name, schedule in self.schedules.items():
+            if not callable(schedule):
+                raise ValueError(f"the schedule of {name} must be callable, unlike {schedule!r}")
+        if self.decay == "matrices" and (moved := self.schedules.keys() & set(DECAYS)):
+            raise ValueError(
+                f"schedules move {', '.join(moved)} of all parameters: decay must be 'all'"
+            )
+        self.as_json()  # which refuses what cannot be written down
 
     def as_json(self) -> dict[str, Any]:
         """Return the definition as JSON has it; what has its default is left out."""
@@ -171,7 +191,7 @@ class Definition:
         """The modules that have what the definition names: model, optimizer, schedules, changes."""
         named = [self.model, self.optimizer]
         used = [*self.schedules.values(), *self.augmentation]
-        return {kind.__module__ for kind in named} | {type(item).__module__ for item in used}
+        return {item.__module__ for item in [*named, *used]}
 
     def build_model(self) -> nn.Module:
         """Return the model at its start; the global generators are left as they were."""
@@ -182,16 +202,20 @@ class Definition:
 
     def build_optimizer(self, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         """Return the optimizer of a model on a device, with its fused step if it has one there."""
-        fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
-        options = {"fused": fused, **self.options}
+        options = dict(self.options)
+        if "fused" in inspect.signature(self.optimizer).parameters:
+            fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
+            options.setdefault("fused", fused)
         if self.decay == "all":
             return self.optimizer(model.parameters(), **options)
-        groups = decay_groups(model, options.pop("weight_decay", 0.0))
-        return self.optimizer(groups, **options)
+        decays = {"weight_decay": 0.0, **{k: options.pop(k) for k in DECAYS if k in options}}
+        return self.optimizer(decay_groups(model, **decays), **options)
 
 
 def _named(kind: Callable[..., Any]) -> str:
     """Return the name of a function or class; its module is named only if it is not well known."""
+    if not getattr(kind, "__qualname__", "<").isidentifier():
+        raise ValueError(f"functions and classes need a name in their module, unlike {kind}")
     name = kind.__qualname__.replace("_", "-")
     known = kind.__module__.split(".")[0] in ("beyond_adam", "torch")
     return name if known else f"{kind.__module__}.{name}"
@@ -207,9 +231,13 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON has it; an object as its class and its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return {"kind": type(value).__name__, **{k: _plain(v) for k, v in fields.items()}}
+        return {"kind": _named(type(value)), **{k: _plain(v) for k, v in fields.items()}}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return _named(value) if callable(value) else value
+    if callable(value):
+        return _named(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"{value!r} cannot be written down, being of {type(value)}")

@@ -154,7 +154,7 @@ def train(
     run
         What to train.
     folder
-        Where checkpoints are kept; made if it is not there.
+        Where checkpoints are kept, the same for all processes; made if it is not there.
     device
         Where to train.
     origin
@@ -294,6 +294,8 @@ class _Loop:
             dist.all_reduce(losses)
             dist.all_reduce(right)
             losses /= self.world
+            for buffer in self.model.buffers():  # each process has its own statistics of batches
+                dist.broadcast(buffer, 0)
         self.prune(epoch + 1)
         row: Row = {
             "epoch": epoch + 1,
@@ -309,7 +311,7 @@ class _Loop:
             step = int(wrong[0])
             self.failure = (
                 f"the loss was {losses[step].item()} at step {step + 1} of {len(batches)} in epoch "
-                f"{epoch + 1}, at a learning rate of {row['lr']:g}"
+                f"{epoch + 1}, whose last learning rate was {row['lr']:g}"
             )
         return row
 

@@ -111,7 +111,11 @@ def find(run: Definition) -> Record | None:
     for folder, archived in ((project.archive() / run.name, True), (working(run), False)):
         file = folder / "record.json"
         if file.is_file():
-            return Record(run, folder, archived, json.loads(file.read_text()))
+            try:
+                content = json.loads(file.read_text())
+            except ValueError as error:
+                raise ValueError(f"{file} is damaged ({error}): remove its folder") from error
+            return Record(run, folder, archived, content)
     return None
 
 
@@ -267,7 +271,7 @@ def put_away(record: Record, *, weights: bool) -> Record:
         raise ValueError(f"{record.folder.name} failed: {record.content['failure']}")
     project.archive().mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=project.archive(), prefix="."))
-    unwanted = () if weights else ("weights.safetensors",)
+    unwanted = ("checkpoint*", "*.part", *(() if weights else ("weights.safetensors",)))
     shutil.copytree(
         record.folder, draft, ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True
     )

@@ -91,15 +91,22 @@ def pages(options: argparse.Namespace) -> None:
         raise CommandError(str(error)) from None
 
 
-def data(_options: argparse.Namespace) -> None:
-    """Check the data sets that the chapters use and say where they come from."""
-    from beyond_adam.data import diabetes, digits
+def data(options: argparse.Namespace) -> None:
+    """Check the data sets, and fetch those that are not here; all, or the ones named."""
+    from beyond_adam.data import DATASETS, diabetes, digits, load
+    from beyond_adam.data.download import download
 
     images, study = digits(), diabetes()
     print(f"digits: {len(images.images)} images, come with scikit-learn, nothing to download")
     print(f"digits: SHA-256 {images.fingerprint}, as expected")
     print(f"diabetes: {len(study.target)} patients, come with scikit-learn, nothing to download")
     print(f"diabetes: SHA-256 {study.fingerprint}, as expected")
+    for name in options.names or DATASETS:
+        file, expected = download(name), load(name)
+        known = "as expected" if DATASETS[name].fingerprint else "which nothing here compares"
+        count = len(expected.x_train) + len(expected.x_test)
+        print(f"{name}: {count} images in {file}")
+        print(f"{name}: SHA-256 {expected.fingerprint}, {known}")
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -141,6 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--profile", default="quick", help=", ".join(project.PROFILES))
         if name in ("execute", "record"):
             command.add_argument("name", help="chapter or experiment")
+        if name == "data":
+            command.add_argument("names", nargs="*", help="data sets (default: all)")
         if name == "build":
             command.add_argument("--jobs", type=int, default=2, help="jobs at a time")
     options = parser.parse_args(arguments)
