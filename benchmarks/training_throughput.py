@@ -41,18 +41,13 @@ from beyond_adam.data.augmentation import Crop, Flip
 from beyond_adam.experiments import fashion_mnist
 from beyond_adam.models import resnet18
 from beyond_adam.training import Definition
-from beyond_adam.training.definition import PRECISIONS
 from beyond_adam.training.engine import Images, Splits, _Loop
 from beyond_adam.workflow.runs import keep_freed_memory
 
 BATCH = 256
-USUAL, ENGINE, CHANGED, UNCHANGED, SAME = (
-    "usual",
-    "engine",
-    "augmented",
-    "not augmented",
-    "one batch",
-)
+USUAL, ENGINE = "usual", "engine"
+PRECISIONS = ("float32", "bfloat16")
+CHANGED, UNCHANGED, SAME = "augmented", "not augmented", "one batch"
 SAMPLED = 3.0  # seconds for which the utilisation of a GPU is sampled
 
 Epoch = Callable[[], object]
@@ -152,8 +147,9 @@ GOALS = {
     ),
 }
 
-# From the README and the scripts of KellerJordan/cifar10-airbench (Jordan, arXiv:2404.00498); the
-# epochs of its ResNet-18 are not stated there. airbench94 trains a smaller network of its own.
+# Seconds and PFLOP from the README of github.com/KellerJordan/cifar10-airbench (K. Jordan,
+# arXiv:2404.00498), epochs from its scripts. Both airbench94 train a smaller network of their own;
+# how many epochs its ResNet-18 took is not stated there.
 PUBLISHED = (
     Published("airbench94, not compiled", 3.83, 9.9, 0.36),
     Published("airbench94_muon, compiled", 2.59, 8, 0.29),
@@ -184,9 +180,7 @@ class OneBatch(Splits):
 
     given: tuple[Tensor, Tensor]
 
-    def batch(
-        self, images: Images, rows: Tensor | slice, *options: object
-    ) -> tuple[Tensor, Tensor]:
+    def batch(self, images: Images, rows: Tensor | slice, *_: object) -> tuple[Tensor, Tensor]:
         """Return as much of the batch as is asked for; by a slice, images that are measured."""
         if isinstance(rows, slice):
             return super().batch(images, rows)
@@ -194,17 +188,17 @@ class OneBatch(Splits):
         return x[: len(rows)], y[: len(rows)]
 
 
-def images(name: str, count: int) -> Dataset:
+def data_set(name: str, count: int) -> Dataset:
     """Return so many training images and one test image: real ones, or random if there are none."""
     try:
         data = load(name)
     except DatasetError:
         wanted = DATASETS[name]
-        random_ = np.random.default_rng(1)
+        generator = np.random.default_rng(1)
         height, width, *colours = wanted.shape
         shape = (count + 1, *(colours or [1]), height, width)
-        x = random_.integers(256, size=shape, dtype=np.uint8)
-        y = random_.integers(len(wanted.classes), size=count + 1, dtype=np.uint8)
+        x = generator.integers(256, size=shape, dtype=np.uint8)
+        y = generator.integers(len(wanted.classes), size=count + 1, dtype=np.uint8)
         return Dataset("random", x[:-1], y[:-1], x[-1:], y[-1:], wanted.classes, 255, "")
     return dataclasses.replace(
         data,
@@ -224,7 +218,7 @@ def usual_loader(network: Network, splits: Splits, workers: int) -> DataLoader[t
         batch_size=network.run.batch,
         shuffle=True,
         num_workers=workers,
-        # So that starting workers is not measured, which many images make up for.
+        # Starting them anew in every epoch would weigh too much where an epoch is short.
         persistent_workers=workers > 0,
         pin_memory=splits.train.pixels.is_cuda,
     )
@@ -286,21 +280,21 @@ def cases(
 ) -> dict[Case, Callable[[], Epoch]]:
     """Return the cases of a network, each with what prepares an epoch of it."""
     network = NETWORKS[name]
-    prepare: dict[Case, Callable[[], Epoch]] = {}
-    for number in workers:
-        loader = usual_loader(network, splits, number)
-        detail = f"{number} workers"
-        prepare[Case(input_of(name), USUAL, detail)] = partial(usual_input, loader, device)
-        prepare[Case(name, USUAL, detail)] = partial(usual_training, network, loader, device)
-    same = OneBatch(**vars(splits), given=splits.batch(splits.train, slice(network.run.batch)))
+    loaders = {f"{number} workers": usual_loader(network, splits, number) for number in workers}
     plain = dataclasses.replace(network.run, augmentation=())
-    prepare[Case(input_of(name), ENGINE, CHANGED)] = partial(engine_input, network.run, splits)
-    prepare[Case(input_of(name), ENGINE, UNCHANGED)] = partial(engine_input, plain, splits)
+    same = OneBatch(**vars(splits), given=splits.batch(splits.train, slice(network.run.batch)))
+    fed = {CHANGED: (network.run, splits), UNCHANGED: (plain, splits), SAME: (plain, same)}
+    prepare: dict[Case, Callable[[], Epoch]] = {}
+    for detail, loader in loaders.items():
+        prepare[Case(input_of(name), USUAL, detail)] = partial(usual_input, loader, device)
+    for detail in (CHANGED, UNCHANGED):
+        prepare[Case(input_of(name), ENGINE, detail)] = partial(engine_input, *fed[detail])
+    for detail, loader in loaders.items():
+        prepare[Case(name, USUAL, detail)] = partial(usual_training, network, loader, device)
     for precision in PRECISIONS:
-        fed = {CHANGED: (network.run, splits), UNCHANGED: (plain, splits), SAME: (plain, same)}
-        for detail, (run, data) in fed.items():
+        for detail, (run, given) in fed.items():
             run = dataclasses.replace(run, precision=precision)
-            prepare[Case(name, precision, detail)] = partial(engine_training, run, data, device)
+            prepare[Case(name, precision, detail)] = partial(engine_training, run, given, device)
     return prepare
 
 
@@ -329,28 +323,25 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def utilisation(epoch: Epoch, device: torch.device) -> float:
+def utilisation(prepare: Callable[[], Epoch], device: torch.device) -> float:
     """Return the median per cent of utilisation while epochs are repeated; NaN if it is unknown."""
     if device.type != "cuda" or shutil.which("nvidia-smi") is None:
         return math.nan
+    epoch = prepare()
     epoch()
     gpu = f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}"
     query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
-    until = time.perf_counter() + SAMPLED
-    with subprocess.Popen(
-        ["nvidia-smi", gpu, *query], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as sampler:
-        while time.perf_counter() < until:
-            epoch()
-            wait(device)
-        sampler.terminate()
-        lines = sampler.communicate()[0].splitlines()
-    return median([float(line) for line in lines if line.strip().isdecimal()])
-
-
-def median(values: list[float]) -> float:
-    """Return the median; NaN of nothing."""
-    return statistics.median(values) if values else math.nan
+    with subprocess.Popen(["nvidia-smi", gpu, *query], stdout=subprocess.PIPE, text=True) as smi:
+        try:
+            until = time.perf_counter() + SAMPLED
+            while time.perf_counter() < until:
+                epoch()
+                wait(device)
+        finally:
+            smi.terminate()
+        lines = smi.communicate()[0].splitlines()
+    samples = [float(line) for line in lines if line.strip().isdecimal()]
+    return statistics.median(samples) if samples else math.nan
 
 
 def flops(model: Callable[[], nn.Module], shape: tuple[int, ...]) -> int:
@@ -437,9 +428,8 @@ def published() -> pd.DataFrame:
 
 
 def show(rows: pd.DataFrame) -> None:
-    print(
-        f"\n{rows.dropna(axis=1, how='all').to_string(index=False, float_format='{:.4g}'.format)}"
-    )
+    known = rows.dropna(axis=1, how="all")
+    print(f"\n{known.to_string(index=False, float_format='{:.4g}'.format, na_rep='')}")
 
 
 def main() -> None:
@@ -465,9 +455,9 @@ def main() -> None:
     names = options.networks or (list(NETWORKS) if device.type == "cuda" else ["CNN"])
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    hardware = provenance.hardware()
+    hardware = dict(provenance.hardware())
     if device.type == "cuda":
-        hardware |= {"gpu": torch.cuda.get_device_name(device)}
+        hardware["gpu"] = torch.cuda.get_device_name(device)
     versions = provenance.versions() | {"pillow": PIL.__version__}
     print(f"{hardware.get('gpu', hardware['cpu'])}; torch {torch.__version__}, ", end="")
     print(f"{options.threads} threads; Pillow {PIL.__version__}")
@@ -475,24 +465,18 @@ def main() -> None:
     sizes, operations, sources = {}, {}, {}
     for name in names:
         network = NETWORKS[name]
-        data = images(network.run.data, options.images)
+        data = data_set(network.run.data, options.images)
         if len(data.x_train) < options.images:
             parser.error(f"{data.name} has {len(data.x_train)} images, not {options.images}")
-        print(f"{name}: {options.images} images, ", end="")
-        print(
-            f"{data.name} in the shape of {network.run.data}"
-            if data.name == "random"
-            else data.name
-        )
+        print(f"{name}: {options.images} images of {network.run.data}", end="")
+        print(", random ones in its shape" if data.name == "random" else "")
         prepare |= cases(name, Splits.of(data, 0, device), options.workers, device)
         sizes |= dict.fromkeys([name, input_of(name)], DATASETS[network.run.data].train)
         operations[name] = flops(network.usual, data.x_train.shape[1:])
         sources[name] = data.name
     load_before = os.getloadavg()[0]
     rates = measure(prepare, options.images, options.rounds, device)
-    used = {
-        case: utilisation(make(), device) for case, make in prepare.items() if case.task in names
-    }
+    used = {case: utilisation(prepare[case], device) for case in prepare if case.task in names}
     rows = table(rates, sizes, operations, used)
     goals = judged(rates, GOALS[options.device])
     show(rows)

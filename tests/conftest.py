@@ -10,18 +10,25 @@ import nbformat
 import pytest
 import yaml
 
+from beyond_adam.data import files
 from beyond_adam.optim import _fused
 
 # Without a compiler `fused=True` warns, once, and is the default path: this is where it warns.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     KERNEL = _fused.library() is not None
+REAL = ("mnist", "fashion-mnist", "cifar10")
+MISSING = [name for name in REAL if not files.file_of(name).is_file()]
 collect_ignore = [] if KERNEL else ["test_fused_step.py"]
+collect_ignore += ["test_real_data.py"] if MISSING else []
 
 
 def pytest_terminal_summary(terminalreporter):
     if not KERNEL:
         terminalreporter.write_line("not tested, for want of a C++ compiler: the fused kernel")
+    if MISSING:
+        wanted = ", ".join(MISSING)
+        terminalreporter.write_line(f"not tested, for want of {wanted} (make data): the real data")
 
 
 PARAMETERS = 'profile = "quick"'

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy import stats
 from torch.optim import AdamW, Optimizer
 
 from beyond_adam.data.augmentation import Rotation, Translation
@@ -118,7 +119,8 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     -------
     dict of DataFrame
         All with ``method`` and ``seed``. ``epochs``, ``layers``, ``cuts``, ``pruned``,
-        ``normalisation`` and ``units`` as `beyond_adam.training` describes them. ``histogram``: the
+        ``normalisation`` and ``units`` as `beyond_adam.training` describes them, but ``layers``
+        with the number ``of`` entries of the layer. ``histogram``: the
         ``count`` of entries that are not 0 in each bin of `BINS`, from ``low`` to ``high``; what is
         outside is in the bin at that end. ``distribution``: for each ``size`` of `SIZES` the part
         of all entries that is ``below``. ``provenance``: see `provenance_table`.
@@ -128,15 +130,72 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     def table(name: str) -> pd.DataFrame:
         return together(records, lambda record: record.table(name))
 
-    tables = {
-        name: table(name)
-        for name in ("epochs", "layers", "cuts", "pruned", "normalisation", "units")
-    }
+    tables = {name: table(name) for name in ("epochs", "cuts", "pruned", "normalisation", "units")}
     return tables | {
+        "layers": together(records, layers),
         "histogram": together(records, lambda record: histogram(entries(record))),
         "distribution": together(records, lambda record: distribution(entries(record))),
         "provenance": provenance_table(records),
     }
+
+
+def layers(record: Record) -> pd.DataFrame:
+    """Return how many entries of each layer are small, and of how many."""
+    numbers = {name: p.numel() for name, p in record.run.build_model().named_parameters()}
+    table = record.table("layers")
+    return table.assign(of=table["layer"].map(numbers))
+
+
+def small(table: pd.DataFrame, only: str = "") -> pd.DataFrame:
+    """Return which part of a model is small, from the number of entries in its layers.
+
+    Parameters
+    ----------
+    table
+        What `layers` returns, with ``method`` and ``seed``.
+    only
+        Count the parameters alone whose names end so; all by default.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``seed``, ``epoch``, ``threshold`` and ``part``: how many are at most that.
+    """
+    counted = table[table["layer"].str.endswith(only)]
+    keys = ["method", "seed", "epoch", "threshold"]
+    total = counted.groupby(keys)[["count", "of"]].sum()
+    return total.assign(part=total["count"] / total["of"]).reset_index()[[*keys, "part"]]
+
+
+def at_end(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last epoch of each run."""
+    latest = table.groupby(["method", "seed"])["epoch"].transform("max")
+    return table[table["epoch"] == latest].reset_index(drop=True)
+
+
+def difference(table: pd.DataFrame, column: str, methods: tuple[str, str]) -> tuple[float, float]:
+    """Return how much more the first method has than the second, compared seed by seed.
+
+    Parameters
+    ----------
+    table
+        ``method``, ``seed`` and the column, one line a run.
+    column
+        What is compared.
+    methods
+        The two.
+
+    Returns
+    -------
+    float, float
+        Mean over the seeds that both have, and half the width of its 95 % interval by Student's
+        distribution, which is infinite for a single seed.
+    """
+    values = table.pivot(index="seed", columns="method", values=column)
+    apart = (values[methods[0]] - values[methods[1]]).dropna()
+    if len(apart) < 2:
+        return float(apart.mean()), float("inf")
+    return float(apart.mean()), float(stats.t.ppf(0.975, len(apart) - 1) * apart.sem())
 
 
 def entries(record: Record) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 from torch.optim import AdamW, Optimizer
 
-from beyond_adam.experiments.fashion_mnist import ADAMW_DECAY, PADAM_DECAY, P, published
+from beyond_adam.experiments.fashion_mnist import ADAMW_DECAY, PADAM_DECAY, P, layers, published
 from beyond_adam.optim import DynamicPAdam, LinearSchedule, PAdam
 from beyond_adam.training import Definition, collect, provenance_table, together
 
@@ -101,5 +101,8 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     def table(name: str) -> pd.DataFrame:
         return together(records, lambda record: record.table(name))
 
-    tables = {name: table(name) for name in ("epochs", "layers", "pruned", "units")}
-    return tables | {"provenance": provenance_table(records)}
+    tables = {name: table(name) for name in ("epochs", "pruned", "units")}
+    return tables | {
+        "layers": together(records, layers),
+        "provenance": provenance_table(records),
+    }

@@ -56,7 +56,7 @@ def strength(p: float) -> float:
     The rate is pλ abs(w)^(p−2).
     """
     reference, exponent = REFERENCE
-    return exponent * reference / p * SIZE ** (exponent - p)
+    return float(exponent * reference / p * SIZE ** (exponent - p))
 
 
 def runs(profile: str) -> dict[tuple[str, int], Definition]:

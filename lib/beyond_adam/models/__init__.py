@@ -9,6 +9,7 @@ from beyond_adam.models.lstm import LSTM, lstm
 from beyond_adam.models.mlp import image_mlp, mlp
 from beyond_adam.models.pointwise_cnn import PointwiseCNN, Valley, digits_problem
 from beyond_adam.models.resnet import resnet18, resnet20, wide_resnet
+from beyond_adam.models.slim import slim
 from beyond_adam.models.vgg import vgg16_bn
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "mlp",
     "resnet18",
     "resnet20",
+    "slim",
     "vgg16_bn",
     "wide_resnet",
 ]

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -204,9 +204,9 @@ class Chapter:
         unknown = set(volatile) - set(data.columns)
         if unknown:
             raise ValueError(f"{id}: volatile columns that the data lacks: {sorted(unknown)}")
-        profile, lines = self.profile, ()
+        profile, lines = self.profile, tuple[dict[str, Any], ...]()
         if origin is not None:
-            profile, lines = "paper", tuple(origin.to_dict("records"))
+            profile, lines = "paper", tuple(cast(Any, origin.to_dict("records")))
             seeds = sorted(set(origin["seed"].tolist()))
             dataset = ", ".join(dict.fromkeys(origin["data"]))
         if id not in self._published:  # a cell may be run again

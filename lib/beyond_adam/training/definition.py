@@ -85,6 +85,25 @@ class Pruning:
         return self.part * (1 - (1 - time) ** 3)
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """Go linearly from `start` to where `then` begins, in so many epochs, and on as `then`."""
+
+    start: float
+    epochs: float
+    then: Callable[[float], float]
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise ValueError(f"epochs must be positive, not {self.epochs}")
+
+    def __call__(self, epoch: float) -> float:
+        """Return the value at a time in epochs."""
+        if epoch >= self.epochs:
+            return self.then(epoch - self.epochs)
+        return self.start + (self.then(0) - self.start) * epoch / self.epochs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Definition:
     """A training run, down to the seed.

@@ -141,6 +141,7 @@ def train(
     device: str | torch.device = "cpu",
     origin: dict[str, Any] | None = None,
     between: float = 20.0,
+    until: int | None = None,
     compiled: bool = False,
     show: bool = False,
 ) -> Outcome:
@@ -162,6 +163,8 @@ def train(
     between
         Seconds after which a checkpoint is written at the end of an epoch; the last epoch always
         ends with one.
+    until
+        Number of epochs to stop after; by default all of the run.
     compiled
         Whether the model is passed through `torch.compile`. It pays on a GPU; on a CPU it made the
         network of the post slower.
@@ -202,9 +205,8 @@ def train(
         outcome.segments, outcome.failure = state["segments"], state["failure"]
     segment = {**(origin or {}), "first": done + 1, "last": done, "seconds": 0.0}
     leader = not dist.is_initialized() or dist.get_rank() == 0
-    bar = tqdm(
-        range(done, run.epochs), initial=done, total=run.epochs, disable=not (show and leader)
-    )
+    stop = run.epochs if until is None else min(until, run.epochs)
+    bar = tqdm(range(done, stop), initial=done, total=stop, disable=not (show and leader))
     loop = _Loop(run, splits, model, optimizer, device, compiled)
     loop.prune(done)  # which only marks again what is zero
     saved = time.perf_counter()
@@ -217,7 +219,7 @@ def train(
         outcome.failure = loop.failure
         segment |= {"last": epoch + 1, "seconds": round(segment["seconds"] + seconds, 3)}
         bar.set_postfix(loss=f"{row['train_loss']:.4f}", test=f"{row['test_accuracy']:.4f}")
-        last = epoch + 1 == run.epochs or bool(outcome.failure)
+        last = epoch + 1 == stop or bool(outcome.failure)
         if leader and (last or time.perf_counter() - saved >= between):
             state = {
                 "model": model.state_dict(),

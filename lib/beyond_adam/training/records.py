@@ -46,7 +46,8 @@ class Record:
         ``last`` (the last row of ``epochs``), names of the ``tables``, and ``segments``: for each
         stretch of epochs (from ``first`` to ``last``) that was computed in one go its ``seconds``,
         ``commit``, whether the tree was ``dirty``, ``versions``, ``hardware``, ``device``,
-        ``threads``, and hashes of the ``modules`` and the ``lock``.
+        ``threads``, and hashes of the ``modules`` and the ``lock``. And ``confirmed``, if `confirm`
+        has: number of ``epochs`` that were repeated, ``commit``, and hashes of the ``modules``.
     """
 
     run: Definition
@@ -66,12 +67,16 @@ class Record:
         return load_file(file)
 
     def changes(self) -> list[str]:
-        """Return the modules that the run depends on and that have changed since."""
-        now = modules(self.run)
+        """Return the modules that the run depends on and that have changed since.
+
+        Those do not count that `confirm` has found to give the same results.
+        """
+        segments = [segment["modules"] for segment in self.content["segments"]]
+        confirmed = self.content.get("confirmed", {"modules": {}})["modules"]
         return sorted(
             name
-            for name, sha in now.items()
-            if any(segment["modules"].get(name) != sha for segment in self.content["segments"])
+            for name, sha in modules(self.run).items()
+            if any(then.get(name) != sha for then in segments) and confirmed.get(name) != sha
         )
 
 
@@ -187,7 +192,7 @@ def collect(runs: Runs, profile: str) -> Records:
         At "paper" only archived records are returned, because the others take hours: train them
         by ``beyond-adam run``. At other profiles runs without a record are trained.
     """
-    if profile != "paper":
+    if project.check_profile(profile) != "paper":
         return {label: perform(run) for label, run in runs.items()}
     found = {label: find(run) for label, run in runs.items()}
     return {label: record for label, record in found.items() if record and record.archived}
@@ -213,7 +218,8 @@ def provenance_table(records: Records) -> pd.DataFrame:
         One line a segment: ``method``, ``seed``, ``name`` of the run, whether it is ``archived``,
         ``data`` and its ``fingerprint``, ``first`` and ``last`` epoch, ``hours`` of computation,
         ``commit``, whether the tree was ``dirty``, processor or ``device``, ``threads``, version of
-        ``torch``, and the modules that have ``changed`` since the run, separated by spaces.
+        ``torch``, the modules that have ``changed`` since the run, separated by spaces, and the
+        commit at which its results were ``confirmed``, or nothing.
     """
 
     def segments(record: Record) -> pd.DataFrame:
@@ -235,6 +241,7 @@ def provenance_table(records: Records) -> pd.DataFrame:
                 "threads": segment["threads"],
                 "torch": segment["versions"]["torch"],
                 "changed": changed,
+                "confirmed": record.content.get("confirmed", {}).get("commit", ""),
             }
             for segment in record.content["segments"]
         ]
@@ -254,9 +261,63 @@ def _save(
         table.to_parquet(folder / f"{name}.parquet", compression="zstd")
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / "weights.safetensors")
+    _write(folder, content)
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
     draft = folder / "record.json.part"
     draft.write_text(json.dumps(content, indent=1) + "\n")
     draft.replace(folder / "record.json")
+
+
+def confirm(record: Record, epochs: int = 2) -> Record:
+    """Repeat the first epochs of a run by the code as it is now, and note it if all is the same.
+
+    Losses, accuracies and numbers of small weights have to agree bit for bit, on a CPU and with the
+    number of threads of the first segment.
+
+    Parameters
+    ----------
+    record
+        The record; if the epochs agree it is written again.
+    epochs
+        How many of them.
+
+    Returns
+    -------
+    Record
+        The record as it is now.
+
+    Raises
+    ------
+    ValueError
+        If they do not agree; the message names the first epoch that does not.
+    """
+    threads, before = torch.get_num_threads(), record.content["segments"][0]
+    commit, dirty = provenance.commit()
+    torch.set_num_threads(before["threads"])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = engine.train(record.run, Path(folder), until=epochs)
+    finally:
+        torch.set_num_threads(threads)
+    for name, rows in (("epochs", outcome.epochs), ("layers", outcome.layers)):
+        now = pd.DataFrame(rows)
+        then = record.table(name).head(len(now))
+        kept = [column for column in then.columns if column != "seconds"]
+        same = (now[kept] == then[kept]).all(axis=1)
+        if not same.all():
+            epoch = now["epoch"][~same].iloc[0]
+            raise ValueError(f"{record.run.name}: epoch {epoch} does not come out the same")
+    confirmed = {
+        "epochs": epochs,
+        "commit": commit,
+        "dirty": dirty,
+        "modules": modules(record.run),
+    }
+    content = {**record.content, "confirmed": confirmed}
+    _write(record.folder, content)
+    return Record(record.run, record.folder, record.archived, content)
 
 
 def put_away(record: Record, *, weights: bool) -> Record:

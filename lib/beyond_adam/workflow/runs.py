@@ -1,4 +1,4 @@
-"""Command line of the training runs: ``beyond-adam list|run|show|compare``."""
+"""Command line of the training runs: ``beyond-adam list|run|show|compare|confirm``."""
 
 import argparse
 import ctypes
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from beyond_adam import experiments, project
-from beyond_adam.training import Definition, Record, find, perform, put_away, records
+from beyond_adam.training import Definition, Record, confirm, find, perform, put_away, records
 
 #: What `mallopt` of glibc calls the limits above which freed memory goes back to the system.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -103,7 +103,10 @@ def list_runs(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train what is missing of the chosen runs; those at paper scale are archived in data/runs."""
-    entries = chosen(options)
+    if options.jobs < 1:
+        raise CommandError(f"jobs must be at least 1, not {options.jobs}")
+    # Experiments may share a run, which must not be trained by two jobs at once.
+    entries = list({entry.run.name: entry for entry in chosen(options)}.values())
     if options.jobs == 1 or len(entries) == 1:
         for entry in entries:
             _train(entry, options)
@@ -111,7 +114,8 @@ def run(options: argparse.Namespace) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
 
     def job(entry: Entry) -> str:
-        command = [sys.executable, "-m", __name__, "run", entry.experiment]
+        # Not __name__, which is "__main__" under `python -m`.
+        command = [sys.executable, "-m", "beyond_adam.workflow.runs", "run", entry.experiment]
         command += ["--method", entry.method, "--seed", str(entry.seed)]
         command += ["--profile", options.profile, "--device", options.device, "--quiet"]
         command += ["--compile"] if options.compile else []
@@ -162,6 +166,16 @@ def show(options: argparse.Namespace) -> None:
                 _print({f"segment {number}": _without_hashes(segment)})
 
 
+def confirm_runs(options: argparse.Namespace) -> None:
+    """Repeat the first two epochs of the chosen runs whose code has changed, and compare them."""
+    keep_freed_memory()
+    for entry in chosen(options):
+        record = find(entry.run)
+        if record and record.changes():
+            confirm(record)
+            print(f"{entry.label}: the same, bit for bit", flush=True)
+
+
 def _without_hashes(segment: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in segment.items() if key not in ("modules", "lock")}
 
@@ -207,7 +221,13 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-COMMANDS: Final = {"list": list_runs, "run": run, "show": show, "compare": compare}
+COMMANDS: Final = {
+    "list": list_runs,
+    "run": run,
+    "show": show,
+    "compare": compare,
+    "confirm": confirm_runs,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

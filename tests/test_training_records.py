@@ -1,0 +1,390 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.optim import SGD
+
+from beyond_adam.data import load
+from beyond_adam.models import image_mlp
+from beyond_adam.training import (
+    Definition,
+    Record,
+    collect,
+    confirm,
+    engine,
+    find,
+    perform,
+    provenance_table,
+    put_away,
+    records,
+    together,
+    train,
+)
+
+RUN = Definition(
+    data="digits",
+    model=image_mlp,
+    model_options={"sizes": (64, 8, 10)},
+    optimizer=SGD,
+    options={"lr": 0.05, "momentum": 0.9},
+    epochs=2,
+    batch=500,
+    seed=0,
+)
+
+DIVERGING = replace(RUN, options={"lr": 1e30})
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """Make a project that is empty, and take commit "c0ffee" for its own."""
+    (tmp_path / "_toc.yml").touch()
+    (tmp_path / "requirements.lock").write_text("numpy==0\n")
+    monkeypatch.setenv("BEYOND_ADAM_ROOT", str(tmp_path))
+    monkeypatch.setenv("BEYOND_ADAM_BUILD", str(tmp_path / "build"))
+    # Not asked of git, which is asked only once for all tests.
+    monkeypatch.setattr(records.provenance, "commit", lambda: ("c0ffee", False))
+    return tmp_path
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Return the list of runs that are trained from now on."""
+    trained = []
+
+    def watch(run, *args, **options):
+        trained.append(run)
+        return train(run, *args, **options)
+
+    monkeypatch.setattr(engine, "train", watch)
+    return trained
+
+
+@pytest.fixture
+def change(monkeypatch):
+    """Return what makes a module look as if its code had changed."""
+
+    def change(name):
+        now = records.modules(RUN)
+        assert name in now
+        monkeypatch.setattr(records, "modules", lambda _: now | {name: "another"})
+
+    return change
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+TABLES = ["cuts", "epochs", "layers", "normalisation", "pruned", "units"]
+FILES = sorted(["record.json", "weights.safetensors", *(f"{name}.parquet" for name in TABLES)])
+
+
+def test_a_record_is_a_folder_of_the_build(root):
+    assert find(RUN) is None
+    record = perform(RUN)
+    assert record.folder == root / "build" / "runs" / RUN.name
+    assert names(record.folder) == FILES, "checkpoints are removed"
+    assert not record.archived
+    assert record.run == RUN
+    content = json.loads((record.folder / "record.json").read_text())
+    assert content == record.content
+    epochs = record.table("epochs")
+    assert list(epochs["epoch"]) == [1, 2]
+    [segment] = content.pop("segments")
+    assert content == {
+        "name": RUN.name,
+        "digest": RUN.digest,
+        "definition": RUN.as_json(),
+        "failure": "",
+        "fingerprint": load("digits").fingerprint,
+        "parameters": 64 * 8 + 8 + 8 * 10 + 10,
+        "last": epochs.iloc[-1].to_dict(),
+        "tables": TABLES,
+    }
+    assert segment.pop("seconds") > 0
+    assert segment.pop("modules") == records.modules(RUN)
+    assert segment.pop("hardware")["cpu"]
+    assert segment.pop("versions")["torch"].startswith(torch.__version__.partition("+")[0])
+    assert len(segment.pop("lock")) == 64
+    assert segment == {
+        "commit": "c0ffee",
+        "dirty": False,
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "first": 1,
+        "last": 2,
+    }
+
+
+def test_the_weights_are_those_that_were_measured(tmp_path):
+    record = perform(RUN)
+    expected = train(RUN, tmp_path / "again").model.state_dict()
+    weights = record.weights()
+    assert weights.keys() == expected.keys()
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-6)
+    uncut = record.table("cuts").iloc[0]
+    assert uncut["accuracy"] == record.content["last"]["test_accuracy"]
+    assert uncut["loss"] == pytest.approx(record.content["last"]["test_loss"], rel=1e-5)
+
+
+def test_a_record_that_holds_is_not_computed_again(trainings):
+    first = perform(RUN)
+    second = perform(RUN)
+    assert trainings == [RUN]
+    assert second.content == first.content
+    assert second.changes() == []
+    for table in TABLES:
+        pd.testing.assert_frame_equal(first.table(table), second.table(table), check_exact=True)
+
+
+def test_another_seed_is_another_run(trainings):
+    runs = [RUN, replace(RUN, seed=1)]
+    folders = {perform(run).folder for run in runs}
+    assert trainings == runs
+    assert len(folders) == 2
+
+
+def test_runs_depend_on_the_engine_and_on_what_they_name():
+    depends = records.modules(RUN)
+    assert {"beyond_adam.training.engine", "beyond_adam.models.mlp"} < depends.keys()
+    assert {"beyond_adam.data.embedded", "beyond_adam.prox.lp"} < depends.keys()
+    assert not {"beyond_adam.models.lstm", "beyond_adam.training.records"} & depends.keys()
+
+
+def test_code_that_changed_makes_a_record_be_computed_again(trainings, change):
+    folder = perform(RUN).folder
+    (folder / "old.parquet").touch()
+    change("beyond_adam.models.mlp")
+    assert find(RUN).changes() == ["beyond_adam.models.mlp"]
+    record = perform(RUN)
+    assert trainings == [RUN, RUN]
+    assert record.changes() == []
+    assert names(folder) == FILES
+    perform(RUN)
+    assert len(trainings) == 2
+
+
+def test_an_archived_record_stays_and_says_what_changed(trainings, change):
+    put_away(perform(RUN), weights=True)
+    change("beyond_adam.models.mlp")
+    record = perform(RUN)
+    assert trainings == [RUN]
+    assert record.archived
+    assert record.changes() == ["beyond_adam.models.mlp"]
+
+
+def test_a_run_taken_up_by_other_code_says_what_changed(change):
+    before = records.origin(RUN, "cpu")
+    train(replace(RUN, epochs=1), records.working(RUN), origin=before)
+    change("beyond_adam.models.mlp")
+    record = perform(RUN)
+    assert [(s["first"], s["last"]) for s in record.content["segments"]] == [(1, 1), (2, 2)]
+    assert record.changes() == ["beyond_adam.models.mlp"]
+
+
+def test_what_was_killed_before_its_record_was_written_is_not_trained_again(monkeypatch):
+    outcome = train(RUN, records.working(RUN), origin=records.origin(RUN, "cpu"))
+    assert find(RUN) is None
+    monkeypatch.setattr(engine._Loop, "epoch", None)
+    record = perform(RUN)
+    assert record.content["last"] == outcome.epochs[-1]
+    assert names(record.folder) == FILES
+
+
+def test_a_record_half_written_is_none(trainings):
+    folder = perform(RUN).folder
+    (folder / "record.json").rename(folder / "record.json.part")
+    assert find(RUN) is None
+    perform(RUN)
+    assert trainings == [RUN, RUN]
+    assert find(RUN) is not None
+
+
+def test_a_damaged_record_is_said_to_be_so():
+    file = perform(RUN).folder / "record.json"
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"record\.json is damaged .*: remove its folder"):
+        find(RUN)
+
+
+def test_a_model_without_relus_has_no_units():
+    run = replace(RUN, model_options={"sizes": (64, 8, 10), "activation": "tanh"})
+    assert perform(run).table("units").empty
+
+
+# --- confirmed ---
+
+
+def test_results_that_code_that_changed_repeats_are_confirmed(change, trainings):
+    record = put_away(perform(replace(RUN, epochs=3)), weights=False)
+    tables = {name: record.table(name) for name in TABLES}
+    change("beyond_adam.models.mlp")
+    assert record.changes() == ["beyond_adam.models.mlp"]
+    confirmed = confirm(record)
+    assert confirmed.changes() == []
+    assert find(confirmed.run).content == confirmed.content
+    note = confirmed.content["confirmed"]
+    assert (note["epochs"], note["commit"], note["dirty"]) == (2, "c0ffee", False)
+    assert {**record.content, "confirmed": note} == confirmed.content
+    assert confirmed.archived
+    assert set(provenance_table({("SGD", 0): confirmed})["confirmed"]) == {"c0ffee"}
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(confirmed.table(name), table)
+    change("beyond_adam.prox.lp")
+    assert confirmed.changes() == ["beyond_adam.prox.lp"]
+    assert len(trainings) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("epochs", "train_loss"), ("epochs", "test_accuracy"), ("layers", "count")],
+)
+def test_results_that_do_not_come_out_again_are_not_confirmed(table, column):
+    record = perform(RUN)
+    file = record.folder / f"{table}.parquet"
+    rows = pd.read_parquet(file)
+    second = (rows["epoch"] == 2).to_numpy().argmax()
+    value = rows.loc[second, column]
+    rows.loc[second, column] = value + 1 if column == "count" else np.nextafter(value, 9)
+    rows.to_parquet(file)
+    with pytest.raises(ValueError, match=f"{RUN.name}: epoch 2 does not come out the same"):
+        confirm(record)
+    assert find(RUN).content == record.content
+    assert confirm(record, epochs=1).content["confirmed"]["epochs"] == 1
+
+
+# --- divergence ---
+
+
+def test_a_run_that_diverged_leaves_a_record_that_is_not_archived(trainings):
+    record = perform(DIVERGING)
+    assert record.content["failure"].startswith("the loss was ")
+    assert "in epoch 1, whose last learning rate was 1e+30" in record.content["failure"]
+    assert list(record.table("epochs")["epoch"]) == [1]
+    assert record.content["tables"] == ["epochs", "layers"]
+    assert record.weights().keys() == DIVERGING.build_model().state_dict().keys()
+    again = perform(DIVERGING)
+    assert trainings == [DIVERGING]
+    assert again.content["failure"] == record.content["failure"]
+    with pytest.raises(ValueError, match=f"{DIVERGING.name} failed: the loss was"):
+        put_away(record, weights=True)
+    assert not records.project.archive().exists()
+
+
+# --- the archive ---
+
+
+def test_a_record_is_archived_with_or_without_its_weights(root):
+    record = perform(RUN)
+    (record.folder / "checkpoint-000002.pt").touch()  # of a process killed at the last moment
+    (record.folder / "checkpoint.part").touch()
+    for weights in (True, False, True):
+        archived = put_away(record, weights=weights)
+        assert archived.folder == root / "data" / "runs" / RUN.name
+        assert archived.archived
+        expected = [name for name in FILES if weights or name != "weights.safetensors"]
+        assert names(archived.folder) == expected
+        assert names(archived.folder.parent) == [RUN.name]
+        assert archived.content == record.content
+        pd.testing.assert_frame_equal(archived.table("epochs"), record.table("epochs"))
+    assert archived.folder.stat().st_mode == record.folder.stat().st_mode
+    torch.testing.assert_close(archived.weights(), record.weights(), rtol=0, atol=0)
+    without = put_away(find(RUN), weights=False)
+    with pytest.raises(FileNotFoundError, match="this run was archived without its weights"):
+        without.weights()
+
+
+def test_the_archived_record_is_preferred():
+    perform(RUN)
+    assert not find(RUN).archived
+    put_away(find(RUN), weights=False)
+    assert find(RUN).archived
+    assert perform(RUN).archived
+
+
+# --- many ---
+
+RUNS = {("SGD", 0): RUN, ("SGD", 1): replace(RUN, seed=1), ("none", 0): replace(RUN, epochs=1)}
+
+
+def test_records_of_many_runs_are_trained_but_at_paper_scale_only_found(trainings):
+    assert collect(RUNS, "paper") == {}
+    put_away(perform(RUN), weights=False)
+    perform(RUNS["SGD", 1])
+    assert list(collect(RUNS, "paper")) == [("SGD", 0)]
+    assert len(trainings) == 2
+    found = collect(RUNS, "quick")
+    assert {label: record.run for label, record in found.items()} == RUNS
+    assert len(trainings) == 3
+    with pytest.raises(ValueError, match="unknown profile 'Paper'"):
+        collect(RUNS, "Paper")
+
+
+def test_tables_of_many_runs_are_one():
+    found = collect(RUNS, "smoke")
+    table = together(found, lambda record: record.table("epochs"))
+    assert list(table)[:3] == ["method", "seed", "epoch"]
+    labels = table[["method", "seed", "epoch"]].itertuples(index=False, name=None)
+    assert list(labels) == [
+        ("SGD", 0, 1),
+        ("SGD", 0, 2),
+        ("SGD", 1, 1),
+        ("SGD", 1, 2),
+        ("none", 0, 1),
+    ]
+    assert list(table.index) == [0, 1, 2, 3, 4]
+    last = [record.content["last"]["test_loss"] for record in found.values()]
+    assert list(table["test_loss"][[1, 3, 4]]) == last
+    assert together({}, lambda record: record.table("epochs")).empty
+
+
+def test_provenance_is_a_line_for_each_segment(change, monkeypatch):
+    train(replace(RUN, epochs=1), records.working(RUN), origin=records.origin(RUN, "cpu"))
+    monkeypatch.setattr(records.provenance, "commit", lambda: ("decade", True))
+    found = {("SGD", 0): put_away(perform(RUN), weights=False)}
+    found["SGD", 1] = perform(RUNS["SGD", 1])
+    change("beyond_adam.models.mlp")
+    table = provenance_table(found)
+    assert list(table) == [
+        "method",
+        "seed",
+        "name",
+        "archived",
+        "data",
+        "fingerprint",
+        "first",
+        "last",
+        "hours",
+        "commit",
+        "dirty",
+        "device",
+        "threads",
+        "torch",
+        "changed",
+        "confirmed",
+    ]
+    columns = ["seed", "archived", "first", "last", "commit", "dirty"]
+    assert list(table[columns].itertuples(index=False, name=None)) == [
+        (0, True, 1, 1, "c0ffee", False),
+        (0, True, 2, 2, "decade", True),
+        (1, False, 1, 2, "decade", True),
+    ]
+    assert set(table["changed"]) == {"beyond_adam.models.mlp"}
+    assert set(table["confirmed"]) == {""}
+    seconds = [s["seconds"] for record in found.values() for s in record.content["segments"]]
+    assert list(table["hours"] * 3600) == pytest.approx(seconds)
+    assert set(table["name"]) == {run.name for run in (RUN, RUNS["SGD", 1])}
+
+
+def test_a_line_of_provenance_names_the_processor_or_the_device():
+    content = perform(RUN).content
+    [segment] = content["segments"]
+    devices = {"cpu": segment["hardware"]["cpu"], "Some GPU": "Some GPU"}
+    for device, shown in devices.items():
+        other = {**content, "segments": [{**segment, "device": device}]}
+        record = Record(RUN, records.working(RUN), archived=False, content=other)
+        assert list(provenance_table({("SGD", 0): record})["device"]) == [shown]
