@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
 from beyond_adam.data import load
-from beyond_adam.models import fashion_cnn
+from beyond_adam.models import fashion_cnn, image_mlp
 from beyond_adam.training import Definition, Penalty, probes, train
 
 RUN = Definition(
@@ -26,8 +26,8 @@ RUN = Definition(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Return a trained model, some of whose weights are 0."""
-    return train(RUN, tmp_path_factory.mktemp("run")).model
+    """Return a trained model, some of whose weights are 0, with its dropout on."""
+    return train(RUN, tmp_path_factory.mktemp("run")).model.train()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def worth(model, split="test", statistics="training"):
     pixels, classes = held[split]
     x = torch.from_numpy((pixels - known.mean()) / known.std()).float()
     y = torch.from_numpy(classes).long()
-    logits = model.eval()(x)
+    logits = copy.deepcopy(model).eval()(x)
     return {
         "loss": cross_entropy(logits, y).item(),
         "accuracy": (logits.argmax(1) == y).double().mean().item(),
@@ -107,6 +107,23 @@ def test_the_smallest_weights_are_pruned(model, tables, part):
         assert p.ndim > 1 or torch.equal(p, q)
 
 
+@torch.no_grad()
+def test_as_many_entries_may_be_others():
+    run = Definition(**{**vars(RUN), "model": image_mlp, "model_options": {"sizes": (64, 10)}})
+    model = run.build_model()
+    weight, bias = model[1].parameters()
+    weight += 0.01 * weight.sign()
+    weight.view(-1)[:310] = bias[:] = 1e-5
+    tables = probes.measure(run, model, "cpu")
+    cut = tables["cuts"][tables["cuts"]["size"] == 1e-4]
+    assert set(cut["part"]) == {320 / 650}
+    assert_rows(cut, without(model, 1e-4, only_matrices=False))
+    size = weight.abs().flatten().sort().values[319].item()
+    half = tables["pruned"][tables["pruned"]["part"] == 0.5]
+    assert_rows(half, without(model, size, only_matrices=True))
+    assert set(half["loss"]).isdisjoint(cut["loss"])
+
+
 def test_without_validation_images_there_are_none_to_measure(model):
     run = Definition(**{**vars(RUN), "validation": 0})
     for name in ("cuts", "pruned"):
@@ -151,7 +168,6 @@ def test_images_are_measured_in_parts(model, tables, monkeypatch):
 
 
 def test_the_model_is_left_as_it_was(model):
-    model.train()
     before = copy.deepcopy(model.state_dict())
     probes.measure(RUN, model, "cpu")
     assert model.training

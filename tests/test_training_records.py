@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 
@@ -296,6 +297,20 @@ def test_a_record_is_archived_with_or_without_its_weights(root):
     without = put_away(find(RUN), weights=False)
     with pytest.raises(FileNotFoundError, match="this run was archived without its weights"):
         without.weights()
+
+
+def test_an_archive_that_is_full_is_left_as_it_was(monkeypatch):
+    archived = put_away(perform(RUN), weights=False)
+
+    def full(_source, target, **_options):
+        (target / "epochs.parquet").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.shutil, "copytree", full)
+    with pytest.raises(OSError, match="No space left"):
+        put_away(Record(RUN, records.working(RUN), False, archived.content), weights=True)
+    assert names(archived.folder.parent) == [RUN.name]
+    assert len(names(archived.folder)) == len(FILES) - 1
 
 
 def test_the_archived_record_is_preferred():

@@ -53,7 +53,7 @@ def archived(modules: Iterable[str]) -> dict[str, str]:
     """Return the hash of the archived training runs, if any of the modules reads them."""
     if "beyond_adam.training.records" not in modules:
         return {}
-    files = sorted(project.archive().glob("*/record.json"))
+    files = sorted(project.archive().glob("[!.]*/record.json"))
     hashes = [dependencies.digest(file.read_bytes()) for file in files]
     return {"archived runs": dependencies.digest("".join(hashes))}
 

@@ -59,7 +59,10 @@ class Passport:
         """
         seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
         if self.origin:
-            machines = {f"{line['device']}, {line['threads']} threads" for line in self.origin}
+            machines = {
+                f"{line['device']}, {line['threads']} thread{'s' * (line['threads'] > 1)}"
+                for line in self.origin
+            }
             commits = {f"{line['commit'][:10]}{'+' * line['dirty']}" for line in self.origin}
             changed = sorted({name for line in self.origin for name in line["changed"].split()})
             confirmed = sorted({line["confirmed"][:10] for line in self.origin} - {""})

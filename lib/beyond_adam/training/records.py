@@ -333,9 +333,12 @@ def put_away(record: Record, *, weights: bool) -> Record:
     project.archive().mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=project.archive(), prefix="."))
     unwanted = ("checkpoint*", "*.part", *(() if weights else ("weights.safetensors",)))
-    shutil.copytree(
-        record.folder, draft, ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True
-    )
+    ignored = shutil.ignore_patterns(*unwanted)
+    try:
+        shutil.copytree(record.folder, draft, ignore=ignored, dirs_exist_ok=True)
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
     place = project.archive() / record.folder.name
     if place.exists():
         shutil.rmtree(place)

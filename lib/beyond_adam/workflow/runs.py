@@ -133,6 +133,10 @@ def _train(entry: Entry, options: argparse.Namespace) -> None:
     keep_freed_memory()
     print(f"{entry.label}: {entry.run.name}", flush=True)
     show = not options.quiet
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(f"cannot compute on {options.device!r}: {error}") from None
     record = perform(entry.run, device=options.device, show=show, compiled=options.compile)
     last = record.content["last"]
     print(f"{entry.label}: test accuracy {last['test_accuracy']:.4f}", flush=True)
