@@ -185,7 +185,10 @@ def test_only_modules_that_are_imported_make_a_chapter_stale(book):
         file.write("# not imported by the chapter\n")
     assert reasons() == "\n"
     with (library / "publishing" / "style.py").open("a") as file:
-        file.write("# imported by what the chapter imports\n")
+        file.write("# imported by what the chapter imports, but only a comment\n")
+    assert reasons() == "\n"
+    with (library / "publishing" / "style.py").open("a") as file:
+        file.write("LATER = 1\n")
     assert "chapter toy: module beyond_adam.publishing.style changed" in reasons()
 
 
