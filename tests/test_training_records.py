@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from beyond_adam import project
 from beyond_adam.data import load
 from beyond_adam.models import image_mlp
 from beyond_adam.training import (
@@ -167,6 +168,21 @@ def test_code_that_changed_makes_a_record_be_computed_again(trainings, change):
     assert names(folder) == FILES
     perform(RUN)
     assert len(trainings) == 2
+
+
+def test_another_lock_makes_a_record_be_computed_again(trainings):
+    perform(RUN)
+    (project.root() / "requirements.lock").write_text("numpy==0")
+    perform(RUN)
+    assert trainings == [RUN, RUN]
+
+
+def test_other_data_make_a_record_be_computed_again(trainings):
+    file = perform(RUN).folder / "record.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "fingerprint": "another"}))
+    perform(RUN)
+    assert trainings == [RUN, RUN]
 
 
 def test_an_archived_record_stays_and_says_what_changed(trainings, change):

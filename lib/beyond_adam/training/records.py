@@ -89,7 +89,6 @@ def modules(run: Definition) -> dict[str, str]:
 def origin(run: Definition, device: str | torch.device) -> dict[str, Any]:
     """Return what is kept of the circumstances of a run: code, versions, and hardware."""
     commit, dirty = provenance.commit()
-    lock = project.root() / "requirements.lock"
     return {
         "commit": commit,
         "dirty": dirty,
@@ -98,8 +97,19 @@ def origin(run: Definition, device: str | torch.device) -> dict[str, Any]:
         "device": _device_name(torch.device(device)),
         "threads": torch.get_num_threads(),
         "modules": modules(run),
-        "lock": dependencies.digest(lock.read_bytes()),
+        "lock": _lock(),
     }
+
+
+def _lock() -> str:
+    return dependencies.digest((project.root() / "requirements.lock").read_bytes())
+
+
+def _holds(record: Record) -> bool:
+    """Return whether a record is of the code, the packages and the data as they are now."""
+    packages = {segment["lock"] for segment in record.content["segments"]}
+    data = load_data(record.run.data).fingerprint
+    return not record.changes() and packages == {_lock()} and record.content["fingerprint"] == data
 
 
 def _device_name(device: torch.device) -> str:
@@ -146,10 +156,10 @@ def perform(
         As `train` does.
     """
     record = find(run)
-    if record is not None and (record.archived or not record.changes()):
+    if record is not None and (record.archived or _holds(record)):
         return record
     folder = working(run)
-    if record is not None:  # by code that has changed since
+    if record is not None:  # of code, packages or data that have changed since
         shutil.rmtree(folder)
     circumstances = origin(run, device)
     outcome = engine.train(run, folder, device=device, origin=circumstances, show=show, **options)
@@ -279,7 +289,7 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     Parameters
     ----------
     record
-        The record; if the epochs agree it is written again.
+        The record, of a run on a CPU; if the epochs agree it is written again.
     epochs
         How many of them.
 
