@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 from beyond_adam.optim.schedulers import (
     CosineSchedule,
     ExponentScheduler,
+    GeometricSchedule,
     HyperparameterScheduler,
     LinearSchedule,
     PNormScheduler,
@@ -103,6 +104,17 @@ def test_cosine_follows_the_equation_of_sgdr(start, end, steps):
     assert min(start, end) <= min(values) <= max(values) <= max(start, end)
 
 
+@pytest.mark.parametrize(("start", "end"), [(3e-3, 7.5e-4), (1e-8, 1.0), (-2.0, -5.0), (0.1, 0.1)])
+def test_geometric_goes_by_equal_factors_and_stays(start, end):
+    schedule = GeometricSchedule(start, end, 7)
+    values = [schedule(epoch) for epoch in range(9)]
+    np.testing.assert_allclose(values[:7], np.geomspace(start, end, 7), rtol=1e-13)
+    assert values[0] == start
+    assert values[6:] == [end] * 3
+    between = schedule(2.5)
+    np.testing.assert_allclose(between**2, values[2] * values[3], rtol=1e-13)
+
+
 def test_a_ramp_of_one_epoch_starts_with_its_start():
     assert [LinearSchedule(0.5, 0.1, 1)(epoch) for epoch in range(3)] == [0.5, 0.1, 0.1]
 
@@ -124,6 +136,8 @@ def test_equal_schedules_are_equal():
     [
         (lambda: LinearSchedule(math.nan, 0, 5), "start must be finite, not nan"),
         (lambda: CosineSchedule(0, math.inf, 5), "end must be finite, not inf"),
+        (lambda: GeometricSchedule(1, 0, 5), "one sign and not be 0, not 1.0 and 0.0"),
+        (lambda: GeometricSchedule(1, -1, 5), "one sign and not be 0, not 1.0 and -1.0"),
         (lambda: LinearSchedule(1, 0, 0), "steps must be at least 1, not 0"),
         (lambda: StepSchedule([1, 2], []), "0 milestones need 1 values, not 2"),
         (lambda: StepSchedule([1, math.nan], [2]), "values must be finite"),

@@ -153,6 +153,11 @@ class TestRun:
     def test_progress_is_shown_unless_it_is_not_wanted(self, command):
         assert "2/2" in command("run", "--name", SLOW.name)[2]
 
+    def test_a_device_that_is_not_there_is_named(self, command):
+        status, _, error = command("run", "--name", FAST.name, "--device", "nonsense")
+        assert status == 1
+        assert "cannot compute on 'nonsense'" in error
+
     def test_device_and_compilation_are_passed_on(self, command, monkeypatch):
         passed = []
 
@@ -161,10 +166,10 @@ class TestRun:
             return SimpleNamespace(content={"last": {"test_accuracy": 0.5}, "failure": ""})
 
         monkeypatch.setattr(runs, "perform", perform)
-        command("run", "--name", FAST.name, "--device", "cuda:1", "--compile", "--quiet")
+        command("run", "--name", FAST.name, "--device", "meta", "--compile", "--quiet")
         command("run", "--name", FAST.name, "--device", "cpu")
         assert passed == [
-            {"device": "cuda:1", "show": False, "compiled": True},
+            {"device": "meta", "show": False, "compiled": True},
             {"device": "cpu", "show": True, "compiled": False},
         ]
 

@@ -31,16 +31,20 @@ EPOCHS: Final = {"smoke": 1, "quick": 12, "paper": 20}
 VALIDATION: Final = {"smoke": 200, "quick": 200, "paper": 5000}
 """Numbers of training images that are held out."""
 
-MULTIPLES: Final = {"smoke": (1.0,), "quick": (1.0, 10.0), "paper": (0.3, 1.0, 3.0, 10.0)}
+MULTIPLES: Final = {"smoke": (1.0, 10.0), "quick": (1.0, 10.0), "paper": (0.3, 1.0, 3.0, 10.0)}
 """Strengths of p-norm decays, in units of `strength`."""
 
-GRADIENT_L1: Final = {"smoke": (1e-4,), "quick": (1e-4, 1e-3), "paper": (1e-6, 1e-5, 3e-5, 1e-4)}
+GRADIENT_L1: Final = {
+    "smoke": (1e-4, 1e-3),
+    "quick": (1e-4, 1e-3),
+    "paper": (1e-6, 1e-5, 3e-5, 1e-4),
+}
 """Strengths of an L1 penalty whose gradient goes through Adam, which scales it up."""
 
-WEIGHT_DECAYS: Final = {"smoke": (0.1,), "quick": (0.0, 0.1), "paper": (0.0, 0.01, 0.1, 0.5)}
+WEIGHT_DECAYS: Final = {"smoke": (0.0, 0.1), "quick": (0.0, 0.1), "paper": (0.0, 0.01, 0.1, 0.5)}
 """AdamW's."""
 
-PRUNED: Final = {"smoke": (0.9,), "quick": (0.8, 0.95), "paper": (0.8, 0.9, 0.95, 0.98)}
+PRUNED: Final = {"smoke": (0.8, 0.95), "quick": (0.8, 0.95), "paper": (0.8, 0.9, 0.95, 0.98)}
 """Parts that are pruned from AdamW's network step by step while it is trained."""
 
 REFERENCE: Final = (0.003, 0.8)
