@@ -8,6 +8,7 @@ from beyond_adam.publishing.claims import (
     LedgerError,
     Verdict,
     judge,
+    measured_text,
     read_ledger,
     read_source,
 )
@@ -71,6 +72,27 @@ def test_a_statement_is_true_or_false():
     assert judge(claim({"kind": "holds"}), False) is Verdict.FALSE
 
 
+@pytest.mark.parametrize(
+    ("intervals", "verdict"),
+    [
+        ([(0.1, 0.3)], Verdict.REPRODUCED),
+        ([(0.1, 0.3), (1e-9, 1.0)], Verdict.REPRODUCED),
+        ([(0.1, 0.3), (-0.1, 0.3)], Verdict.UNDECIDED),
+        ([(0.0, 0.3)], Verdict.UNDECIDED),
+        ([(-0.3, 0.0)], Verdict.UNDECIDED),
+        ([(-math.inf, math.inf)], Verdict.UNDECIDED),
+        ([(-0.3, -0.1)], Verdict.DIFFERS),
+        ([(0.1, 0.3), (-0.3, -0.1), (-1.0, 1.0)], Verdict.DIFFERS),
+    ],
+)
+def test_paired_differences_need_the_stated_sign(intervals, verdict):
+    assert judge(claim({"kind": "paired"}), intervals) is verdict
+
+
+def test_an_interval_is_written_from_low_to_high():
+    assert measured_text([(-0.12345, 0.5), (1.0, 2.0)]) == "-0.123 to 0.5, 1 to 2"
+
+
 def test_a_correction_counts_only_where_the_print_fails():
     value = claim({"kind": "value", "tolerance": 0.01}, "1.00")
     assert judge(value, 2.0, corrected=1.0) is Verdict.MISPRINT
@@ -85,7 +107,14 @@ def test_a_correction_counts_only_where_the_print_fails():
         ({"kind": "holds"}, 1.0),
         ({"kind": "value"}, True),
         ({"kind": "value"}, [1.0, 2.0]),
+        ({"kind": "value"}, [(1.0, 2.0)]),
         ({"kind": "behaviour", "expected": "cycle"}, "explodes"),
+        ({"kind": "paired"}, True),
+        ({"kind": "paired"}, 1.0),
+        ({"kind": "paired"}, [0.1, 0.2]),
+        ({"kind": "paired"}, [(0.2, 0.1)]),
+        ({"kind": "paired"}, [(math.nan, math.nan)]),
+        ({"kind": "paired"}, []),
     ],
 )
 def test_a_measurement_of_the_wrong_kind_is_refused(criterion, measured):

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import yaml
 
 from beyond_adam import project
 
-Measured = float | Sequence[float] | bool | str
+Measured = float | Sequence[float] | Sequence[tuple[float, float]] | bool | str
 
 
 class Verdict(StrEnum):
@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     MISPRINT = "misprint (corrected)"
     FALSE = "false as stated"
     DIFFERS = "differs"
+    UNDECIDED = "undecided"
     UNTESTABLE = "untestable"
     NOT_YET = "not yet measured"
 
@@ -48,6 +49,7 @@ _SYMBOLS: Final = {
     Verdict.MISPRINT: "✎",
     Verdict.FALSE: "⊘",
     Verdict.DIFFERS: "✗",
+    Verdict.UNDECIDED: "±",
     Verdict.UNTESTABLE: "?",
     Verdict.NOT_YET: "…",
 }
@@ -57,6 +59,7 @@ _CRITERIA: Final = {
     "near": {"centre", "radius"},
     "interval": {"low", "high"},
     "behaviour": {"expected"},
+    "paired": set[str](),
     "holds": set[str](),
 }
 
@@ -119,6 +122,8 @@ class Claim:
                 return f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
             case "behaviour":
                 return f"the run {_BEHAVIOURS[c['expected']]}"
+            case "paired":
+                return "the 95 % interval of the paired differences has the stated sign"
             case "holds":
                 return "the statement holds"
         return "cannot be measured"
@@ -257,7 +262,9 @@ def judge(claim: Claim, measured: Measured, corrected: Measured | None = None) -
     claim
         The claim, with its criterion.
     measured
-        Number, sequence of numbers, truth value or behaviour, measured as the source states it.
+        Number, sequence of numbers, truth value or behaviour, measured as the source states it; for
+        the criterion "paired" a sequence of intervals (low, high) of differences, each taken so
+        that the source states it to be positive.
     corrected
         The same with a misprint corrected. It counts only where `measured` does not meet the
         criterion, and gives `Verdict.MISPRINT` at best.
@@ -286,6 +293,12 @@ def _compare(claim: Claim, measured: Measured) -> Verdict:
         if measured not in _BEHAVIOURS:
             raise LedgerError(f"claim {claim.id}: {measured!r} is not one of {sorted(_BEHAVIOURS)}")
         return _agreement(claim, measured == criterion["expected"])
+    if kind == "paired":
+        intervals = _intervals(claim, measured)
+        if all(low > 0 for low, _ in intervals):
+            return Verdict.REPRODUCED
+        contrary = any(high < 0 for _, high in intervals)
+        return Verdict.DIFFERS if contrary else Verdict.UNDECIDED
     numbers = _numbers(claim, measured)
     if kind == "interval":
         low, high = criterion.get("low"), criterion.get("high")
@@ -323,9 +336,22 @@ def _agreement(claim: Claim, agrees: bool, numbers: Sequence[float] = ()) -> Ver
 def _numbers(claim: Claim, measured: Measured) -> list[float]:
     values = measured if isinstance(measured, Sequence) else [measured]
     expected = len(claim.published) or len(values)
-    if isinstance(measured, str | bool) or len(values) != expected:
+    plain = not isinstance(measured, str | bool) and not any(map(_is_interval, values))
+    if not plain or len(values) != expected:
         raise LedgerError(f"claim {claim.id} is about {expected} number(s); got {measured!r}")
-    return [float(value) for value in values]
+    return [float(value) for value in values]  # type: ignore[arg-type]
+
+
+def _intervals(claim: Claim, measured: Measured) -> list[tuple[float, float]]:
+    values = measured if isinstance(measured, Sequence) else [measured]
+    intervals = [value for value in values if _is_interval(value) and value[0] <= value[1]]
+    if not values or len(intervals) < len(values):
+        raise LedgerError(f"claim {claim.id} is about intervals (low, high); got {measured!r}")
+    return intervals
+
+
+def _is_interval(value: object) -> TypeGuard[tuple[float, float]]:
+    return isinstance(value, tuple) and len(value) == 2
 
 
 def measured_text(measured: Measured | None) -> str:
@@ -337,4 +363,7 @@ def measured_text(measured: Measured | None) -> str:
     if isinstance(measured, str):
         return measured
     values = measured if isinstance(measured, Sequence) else [measured]
-    return ", ".join(f"{value:.9g}" for value in values)
+    return ", ".join(
+        f"{value[0]:.3g} to {value[1]:.3g}" if _is_interval(value) else f"{value:.9g}"
+        for value in values
+    )

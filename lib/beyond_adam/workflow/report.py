@@ -12,6 +12,7 @@ _MEANING = {
     Verdict.MISPRINT: "not as printed; it reproduces once the misprint is corrected",
     Verdict.FALSE: "there is a counterexample or a proof of the contrary",
     Verdict.DIFFERS: "measured, and outside the criterion",
+    Verdict.UNDECIDED: "measured, but the runs vary too much to tell",
     Verdict.UNTESTABLE: "the source does not say enough to measure it",
     Verdict.NOT_YET: "no chapter measures it yet",
 }

@@ -27,8 +27,9 @@ _RANK: Final = {
     Verdict.MISPRINT: 2,
     Verdict.FALSE: 2,
     Verdict.UNTESTABLE: 2,
-    Verdict.DIFFERS: 3,
-    Verdict.NOT_YET: 4,
+    Verdict.UNDECIDED: 3,
+    Verdict.DIFFERS: 4,
+    Verdict.NOT_YET: 5,
 }
 
 Record = dict[str, Any]
