@@ -33,6 +33,7 @@ from beyond_adam.experiments.sparse_inference import images, network
 from beyond_adam.models import fashion_cnn, slim
 from beyond_adam.optim import DynamicPAdam, PAdam, _fused
 from beyond_adam.training import collect
+from beyond_adam.workflow.runs import keep_freed_memory
 
 BATCHES = (1, 256)
 BLOCK = 0.01  # seconds, at least, that are timed at once
@@ -279,6 +280,7 @@ def main() -> None:
     if not records:
         parser.error("no run is archived: train them by beyond-adam run fashion-mnist")
     torch.set_num_threads(1)
+    keep_freed_memory()  # or page faults take a third of the time of a network
     versions = provenance.versions() | {"scipy": scipy.__version__}
     print(f"{provenance.hardware()['cpu']}; torch {torch.__version__}", end="")
     print(f", {'with' if torch.backends.mkl.is_available() else 'without'} MKL; 1 thread")

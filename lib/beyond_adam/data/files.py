@@ -1,4 +1,4 @@
-"""Real data sets, each one file ``<name>.npz`` of uint8 arrays in one folder.
+"""Real data sets, each one file such as ``fashion_mnist.npz`` of uint8 arrays in one folder.
 
 The folder is ``$BEYOND_ADAM_DATA`` or, by default, ``beyond-adam`` in the user's cache. A file may
 come from `beyond_adam.data.download` or be put there by hand, its images in any order: `load` sorts

@@ -6,8 +6,9 @@ The test images are measured after every epoch, as published, and nothing is cho
 quick profile the digits stand in for Fashion-MNIST, with decays that suit their few steps.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +174,19 @@ def at_end(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["epoch"] == latest].reset_index(drop=True)
 
 
-def difference(table: pd.DataFrame, column: str, methods: tuple[str, str]) -> tuple[float, float]:
+class Difference(NamedTuple):
+    """A mean difference of runs, and half the width of its 95 % interval."""
+
+    mean: float
+    half: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval."""
+        return self.mean - self.half, self.mean + self.half
+
+
+def difference(table: pd.DataFrame, column: str, methods: tuple[str, str]) -> Difference:
     """Return how much more the first method has than the second, compared seed by seed.
 
     Parameters
@@ -187,15 +200,16 @@ def difference(table: pd.DataFrame, column: str, methods: tuple[str, str]) -> tu
 
     Returns
     -------
-    float, float
-        Mean over the seeds that both have, and half the width of its 95 % interval by Student's
-        distribution, which is infinite for a single seed.
+    Difference
+        Of the seeds that both have, with the interval by Student's distribution, which is infinite
+        for a single seed.
     """
     values = table.pivot(index="seed", columns="method", values=column)
     apart = (values[methods[0]] - values[methods[1]]).dropna()
     if len(apart) < 2:
-        return float(apart.mean()), float("inf")
-    return float(apart.mean()), float(stats.t.ppf(0.975, len(apart) - 1) * apart.sem())
+        return Difference(float(apart.mean()), math.inf)
+    half = stats.t.ppf(0.975, len(apart) - 1) * apart.sem()
+    return Difference(float(apart.mean()), float(half))
 
 
 def entries(record: Record) -> Array:

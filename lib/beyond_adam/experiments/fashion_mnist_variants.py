@@ -3,12 +3,21 @@
 The published settings, with the schedule compressed to 40 epochs.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 from torch.optim import AdamW, Optimizer
 
-from beyond_adam.experiments.fashion_mnist import ADAMW_DECAY, PADAM_DECAY, P, layers, published
+from beyond_adam.experiments.fashion_mnist import (
+    ADAMW_DECAY,
+    PADAM_DECAY,
+    P,
+    at_end,
+    layers,
+    published,
+    small,
+)
 from beyond_adam.optim import DynamicPAdam, LinearSchedule, PAdam
 from beyond_adam.training import Definition, collect, provenance_table, together
 
@@ -27,6 +36,12 @@ BETA_S: Final = {"smoke": 0.9, "quick": 0.99, "paper": 0.9998}
 NARROW: Final = (15, 31, 62)
 """Widths of a dense network that has as many parameters as PAdam's has ones that are not 0."""
 
+EARLY: Final = 5
+"""Number of epochs after which a run is looked at early."""
+
+SETTLED: Final = 0.01
+"""How near the last test accuracy has to be for a run to count as settled."""
+
 METHODS: Final = (
     "PAdam",
     "AdamW",
@@ -36,6 +51,8 @@ METHODS: Final = (
     "PAdam, p from 2",
     "DynamicPAdam",
     "AdamW, narrow",
+    "PAdam, float32",
+    "AdamW, float32",
 )
 
 
@@ -71,14 +88,22 @@ def definition(method: str, profile: str, seed: int) -> Definition:
         case "AdamW, narrow":
             optimizer, options = AdamW, adamw
             changes = {"model_options": {"widths": NARROW}}
+        case "PAdam, float32":
+            options, changes = padam, {"precision": "float32"}
+        case "AdamW, float32":
+            optimizer, options, changes = AdamW, adamw, {"precision": "float32"}
         case _:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     return published(optimizer, options, profile, seed, epochs, **changes)
 
 
 def runs(profile: str) -> dict[tuple[str, int], Definition]:
-    """Return the runs of the experiment by method and seed."""
-    pairs = [(method, seed) for method in METHODS for seed in SEEDS[profile]]
+    """Return the runs of the experiment by method and seed.
+
+    Those in float32 are of the paper profile only: at the others everything is in float32.
+    """
+    methods = METHODS if profile == "paper" else METHODS[:-2]
+    pairs = [(method, seed) for method in methods for seed in SEEDS[profile]]
     return {(method, seed): definition(method, profile, seed) for method, seed in pairs}
 
 
@@ -106,3 +131,43 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         "layers": together(records, layers),
         "provenance": provenance_table(records),
     }
+
+
+def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return a line for each run.
+
+    Parameters
+    ----------
+    tables
+        What `run` returns.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``seed``; after the last epoch the test ``accuracy`` and ``loss``, the
+        ``sparsity``, which is the part of all entries that is exactly 0, and the part of the units
+        that is ``dead``; ``early_loss``, that on the test images after `EARLY` epochs; and the
+        first epoch whose test accuracy is within `SETTLED` of the last, ``settled``, and that with
+        half of the last sparsity, ``half_sparse``, if that is not 0.
+    """
+    epochs, zeros = tables["epochs"], small(tables["layers"]).query("threshold == 0")
+    keys = ["method", "seed"]
+    last = at_end(epochs).set_index(keys)
+    units = tables["units"].groupby(keys)[["dead", "units"]].sum()
+    final = at_end(zeros).set_index(keys)["part"]
+
+    def first(table: pd.DataFrame, wanted: pd.Series) -> pd.Series:
+        return table[wanted].groupby(keys)["epoch"].min()
+
+    accuracy = epochs.join(last["test_accuracy"].rename("final"), on=keys)
+    part = zeros.join(final.rename("final"), on=keys)
+    columns = {
+        "accuracy": last["test_accuracy"],
+        "loss": last["test_loss"],
+        "sparsity": final,
+        "dead": units["dead"] / units["units"],
+        "early_loss": at_end(epochs[epochs["epoch"] <= EARLY]).set_index(keys)["test_loss"],
+        "settled": first(epochs, (accuracy["test_accuracy"] - accuracy["final"]).abs() <= SETTLED),
+        "half_sparse": first(zeros, (part["part"] >= part["final"] / 2) & (part["final"] > 0)),
+    }
+    return pd.DataFrame(columns).reset_index()

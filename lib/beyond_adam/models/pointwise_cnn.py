@@ -86,7 +86,7 @@ class PointwiseCNN:
         return np.where(x > 0, x, self.slope * x)
 
     def predict(self, w: npt.ArrayLike) -> Array:
-        """Return the network's outputs for weights of shape (..., 2): (..., *images.shape)."""
+        """Return the outputs, ``(..., *images.shape)``, for weights of shape (..., 2)."""
         weights = np.asarray(w, dtype=np.float64)
         pixel_axes = tuple(range(-self.images.ndim, 0))
         w1, w2 = (np.expand_dims(weights[..., i], pixel_axes) for i in (0, 1))

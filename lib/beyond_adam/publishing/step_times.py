@@ -1,10 +1,8 @@
 """The archived measurement of how long a step of an optimizer takes, read and shown.
 
-``benchmarks/optimizer_step.py`` measures and writes the file. How fast a machine is, is not a
-result that a build could reproduce, so that the book shows what was measured once, and says where.
+``benchmarks/optimizer_step.py`` measures and writes the file.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from beyond_adam import project
+from beyond_adam.publishing.measurements import Measurement
 from beyond_adam.publishing.style import COLOURS
 
 COLUMNS: Final = {
@@ -36,8 +34,8 @@ NBSP: Final = "&nbsp;"
 MEASURED: Final = [name for name in COLUMNS.values() if "_" in name or name == "ratio"]
 
 
-@dataclass(frozen=True, eq=False)
-class StepTimes:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepTimes(Measurement):
     """Times of steps, and where they were measured.
 
     Attributes
@@ -49,31 +47,26 @@ class StepTimes:
         (nan if there is no goal); the same quotient of the least times; and the medians of the
         times over those of torch's fused AdamW (with AMSGrad, if the case moves as much memory)
         and over the time in which memory moves what the step has to read and write.
-    date, commit
-        When, in ISO format, and by which code.
-    machine, torch
-        Processor with its cores, and system; version of torch.
-    threads, runs
-        Number of threads, and of rounds.
+    runs
+        Number of rounds.
     compiled, cached
         Seconds until the kernel is there: compiled, or found in the cache on disk.
     """
 
     rows: pd.DataFrame
-    date: str
-    commit: str
-    machine: str
-    torch: str
-    threads: int
     runs: int
     compiled: float
     cached: float
 
-    @property
-    def provenance(self) -> str:
-        """Where the times come from, as captions say it."""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.date}, {self.machine}, {threads}, torch {self.torch}"
+    @classmethod
+    def _more(cls, content: dict[str, Any]) -> dict[str, Any]:
+        kernel = content["kernel"]
+        return {
+            "rows": _rows(content["rows"]),
+            "runs": int(content["runs"]),
+            "compiled": float(kernel["compiled"]),
+            "cached": float(kernel["cached"]),
+        }
 
     @property
     def judged(self) -> pd.DataFrame:
@@ -92,13 +85,7 @@ class StepTimes:
 
 
 def read(file: str) -> StepTimes:
-    """Read a measurement.
-
-    Parameters
-    ----------
-    file
-        Path relative to the root of the checkout. A chapter writes it as a literal, so that the
-        workflow sees what it depends on.
+    """Read a measurement, as `Measurement.read` does, and check it.
 
     Raises
     ------
@@ -106,22 +93,7 @@ def read(file: str) -> StepTimes:
         If an entry is missing, a time is not a positive number, a reference was not measured, or
         ratios do not belong to the times.
     """
-    record = json.loads((project.root() / file).read_text())
-    try:
-        hardware = record["hardware"]
-        times = StepTimes(
-            rows=_rows(record["rows"]),
-            date=record["date"],
-            commit=record["commit"],
-            machine=f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['system']}",
-            torch=record["versions"]["torch"],
-            threads=int(record["threads"]),
-            runs=int(record["runs"]),
-            compiled=float(record["kernel"]["compiled"]),
-            cached=float(record["kernel"]["cached"]),
-        )
-    except KeyError as error:
-        raise ValueError(f"{file} lacks {error}") from None
+    times = StepTimes.read(file)
     for complaint in _complaints(times.rows):
         raise ValueError(f"{file}: {complaint}")
     return times

@@ -201,13 +201,13 @@ class Definition:
 
     @property
     def name(self) -> str:
-        """Data, model and optimizer in lower case, and the digest: what the record is called."""
+        """What the record is called, by data, model and optimizer in lower case and the digest."""
         model, optimizer = _named(self.model), _named(self.optimizer)
         return f"{self.data}-{model}-{optimizer}-{self.digest}".lower()
 
     @property
     def modules(self) -> set[str]:
-        """The modules that have what the definition names: model, optimizer, schedules, changes."""
+        """The modules that have the model, optimizer, schedules and changes that are named."""
         named = [self.model, self.optimizer]
         used = [*self.schedules.values(), *self.augmentation]
         return {item.__module__ for item in [*named, *used]}
