@@ -33,8 +33,8 @@ LAMBDA_2: Final = 0.1
 BETA_S: Final = {"smoke": 0.9, "quick": 0.99, "paper": 0.9998}
 """Delay of DynamicPAdam: its s follows within 5000 of the 9400 steps of 40 epochs."""
 
-NARROW: Final = (15, 31, 62)
-"""Widths of a dense network that has as many parameters as PAdam's has ones that are not 0."""
+NARROW: Final = (20, 39, 76)
+"""Widths of a dense network with as many parameters as PAdam's has that are not 0 in the end."""
 
 EARLY: Final = 5
 """Number of epochs after which a run is looked at early."""
