@@ -357,7 +357,8 @@ def test_records_of_many_runs_are_trained_but_at_paper_scale_only_found(training
 
 def test_tables_of_many_runs_are_one():
     found = collect(RUNS, "smoke")
-    table = together(found, lambda record: record.table("epochs"))
+    table = together(found, "epochs")
+    pd.testing.assert_frame_equal(together(found, lambda record: record.table("epochs")), table)
     assert list(table)[:3] == ["method", "seed", "epoch"]
     labels = table[["method", "seed", "epoch"]].itertuples(index=False, name=None)
     assert list(labels) == [
@@ -370,7 +371,7 @@ def test_tables_of_many_runs_are_one():
     assert list(table.index) == [0, 1, 2, 3, 4]
     last = [record.content["last"]["test_loss"] for record in found.values()]
     assert list(table["test_loss"][[1, 3, 4]]) == last
-    assert together({}, lambda record: record.table("epochs")).empty
+    assert together({}, "epochs").empty
 
 
 def test_provenance_is_a_line_for_each_segment(change, monkeypatch):

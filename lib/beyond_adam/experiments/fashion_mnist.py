@@ -127,11 +127,8 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         of all entries that is ``below``. ``provenance``: see `provenance_table`.
     """
     records = collect(runs(profile), profile)
-
-    def table(name: str) -> pd.DataFrame:
-        return together(records, lambda record: record.table(name))
-
-    tables = {name: table(name) for name in ("epochs", "cuts", "pruned", "normalisation", "units")}
+    names = ("epochs", "cuts", "pruned", "normalisation", "units")
+    tables = {name: together(records, name) for name in names}
     return tables | {
         "layers": together(records, layers),
         "histogram": together(records, lambda record: histogram(entries(record))),

@@ -122,11 +122,8 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         and ``provenance``, all with ``method`` and ``seed``.
     """
     records = collect(runs(profile), profile)
-
-    def table(name: str) -> pd.DataFrame:
-        return together(records, lambda record: record.table(name))
-
-    tables = {name: table(name) for name in ("epochs", "pruned", "units")}
+    names = ("epochs", "pruned", "units")
+    tables = {name: together(records, name) for name in names}
     return tables | {
         "layers": together(records, layers),
         "provenance": provenance_table(records),

@@ -95,7 +95,7 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
         apart(records[OUR_ADAM, seed], records[TORCH_ADAM, seed]).assign(seed=seed) for seed in both
     ]
     return {
-        "epochs": together(records, lambda record: record.table("epochs")),
+        "epochs": together(records, "epochs"),
         "apart": pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(),
         "provenance": provenance_table(records),
     }

@@ -69,7 +69,7 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     """
     records = collect(runs(profile), profile)
     return {
-        "epochs": together(records, lambda record: record.table("epochs")),
+        "epochs": together(records, "epochs"),
         "layers": together(records, layers),
         "provenance": provenance_table(records),
     }

@@ -113,7 +113,7 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     """
     records = collect(runs(profile), profile)
     tables = {
-        "pruned": together(records, lambda record: record.table("pruned")),
+        "pruned": together(records, "pruned"),
         "provenance": provenance_table(records),
     }
     return {name: _split(table) for name, table in tables.items()}

@@ -208,11 +208,19 @@ def collect(runs: Runs, profile: str) -> Records:
     return {label: record for label, record in found.items() if record and record.archived}
 
 
-def together(records: Records, table: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
-    """Return a table of each record, one below the other, with columns ``method`` and ``seed``."""
+def together(records: Records, table: str | Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    """Return a table of each record, one below the other, with columns ``method`` and ``seed``.
+
+    Parameters
+    ----------
+    records
+        The records.
+    table
+        Name of the table in the records, or a function that makes one of a record.
+    """
     frames = []
     for (method, seed), record in records.items():
-        frame = table(record)
+        frame = record.table(table) if isinstance(table, str) else table(record)
         frame.insert(0, "method", method)
         frame.insert(1, "seed", seed)
         frames.append(frame)
