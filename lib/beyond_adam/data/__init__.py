@@ -6,7 +6,7 @@
 - `augmentation`: rotations, translations, crops and flips of whole batches.
 """
 
-from beyond_adam.data.download import download, imagenet
+from beyond_adam.data.downloads import download, imagenet
 from beyond_adam.data.embedded import (
     DIABETES_SHA256,
     DIGITS_SHA256,

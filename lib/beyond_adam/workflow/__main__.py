@@ -93,8 +93,7 @@ def pages(options: argparse.Namespace) -> None:
 
 def data(options: argparse.Namespace) -> None:
     """Check the data sets, and fetch those that are not here; all, or the ones named."""
-    from beyond_adam.data import DATASETS, diabetes, digits, load
-    from beyond_adam.data.download import download
+    from beyond_adam.data import DATASETS, diabetes, digits, download, load
 
     images, study = digits(), diabetes()
     print(f"digits: {len(images.images)} images, come with scikit-learn, nothing to download")
