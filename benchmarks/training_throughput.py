@@ -41,7 +41,7 @@ from beyond_adam.data.augmentation import Crop, Flip
 from beyond_adam.experiments import fashion_mnist
 from beyond_adam.models import resnet18
 from beyond_adam.training import Definition
-from beyond_adam.training.engine import Images, Splits, _Loop
+from beyond_adam.training.engine import Examples, Splits, _Loop
 from beyond_adam.workflow.runs import keep_freed_memory
 
 BATCH = 256
@@ -160,11 +160,11 @@ PUBLISHED = (
 class Pictures(torch.utils.data.Dataset[tuple[object, int]]):
     """Images as the data sets of torchvision give them: one by one, from PIL, transformed."""
 
-    def __init__(self, images: Images, transform: Callable[[Image.Image], object]) -> None:
+    def __init__(self, images: Examples, transform: Callable[[Image.Image], object]) -> None:
         # Channels last, as PIL has them; grey images have no axis of channels there.
-        pixels = images.pixels.cpu().movedim(1, -1).contiguous().numpy()
+        pixels = images.inputs.cpu().movedim(1, -1).contiguous().numpy()
         self.pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-        self.classes = images.classes.cpu()
+        self.classes = images.targets.cpu()
         self.transform = transform
 
     def __len__(self) -> int:
@@ -180,10 +180,10 @@ class OneBatch(Splits):
 
     given: tuple[Tensor, Tensor]
 
-    def batch(self, images: Images, rows: Tensor | slice, *_: object) -> tuple[Tensor, Tensor]:
+    def batch(self, examples: Examples, rows: Tensor | slice, *_: object) -> tuple[Tensor, Tensor]:
         """Return as much of the batch as is asked for; by a slice, images that are measured."""
         if isinstance(rows, slice):
-            return super().batch(images, rows)
+            return super().batch(examples, rows)
         x, y = self.given
         return x[: len(rows)], y[: len(rows)]
 
@@ -220,7 +220,7 @@ def usual_loader(network: Network, splits: Splits, workers: int) -> DataLoader[t
         num_workers=workers,
         # Starting them anew in every epoch would weigh too much where an epoch is short.
         persistent_workers=workers > 0,
-        pin_memory=splits.train.pixels.is_cuda,
+        pin_memory=splits.train.inputs.is_cuda,
     )
 
 
@@ -261,8 +261,8 @@ def engine_input(run: Definition, splits: Splits) -> Epoch:
 
     def epoch() -> None:
         generator = Generator().manual_seed(run.seed)
-        order = torch.randperm(len(splits.train.classes), generator=generator)
-        for rows in order.to(splits.train.classes.device).split(run.batch):
+        order = torch.randperm(len(splits.train.targets), generator=generator)
+        for rows in order.to(splits.train.targets.device).split(run.batch):
             splits.batch(splits.train, rows, tuple(run.augmentation), generator)
 
     return epoch

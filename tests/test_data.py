@@ -68,6 +68,13 @@ def test_the_diabetes_study_is_that_of_scikit_learn_standardised():
     np.testing.assert_allclose(data.target, bunch.target - bunch.target.mean(), atol=1e-12)
 
 
+def test_the_patients_are_split_four_to_one():
+    data = diabetes()
+    assert (len(data.train), len(data.test)) == (353, 89)
+    np.testing.assert_array_equal(np.sort(np.concatenate([data.train, data.test])), range(442))
+    assert data.train[:3].tolist() == [269, 11, 403]
+
+
 def test_another_diabetes_study_is_refused(monkeypatch):
     from sklearn import datasets
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from beyond_adam.data import DATASETS, DatasetError, digits, download, imagenet, load
+from beyond_adam.data import DATASETS, DatasetError, diabetes, digits, download, imagenet, load
 from beyond_adam.data.files import Description, file_of, folder
 
 GREY, COLOUR = "fashion-mnist", "cifar10"
@@ -140,6 +140,19 @@ def test_the_order_is_that_of_the_digests(name):
         assert getattr(data, f"x_{part}").dtype == getattr(data, f"y_{part}").dtype == np.uint8
 
 
+def test_the_diabetes_study_needs_no_file():
+    data, study = load("diabetes"), diabetes()
+    assert (data.name, data.classes, data.depth) == ("diabetes", (), 0)
+    assert data.fingerprint == study.fingerprint
+    shapes = [a.shape for a in (data.x_train, data.y_train, data.x_test, data.y_test)]
+    assert shapes == [(353, 10), (353, 1), (89, 10), (89, 1)]
+    assert {a.dtype for a in (data.x_train, data.y_train, data.x_test, data.y_test)} == {
+        np.dtype(np.float32)
+    }
+    np.testing.assert_array_equal(data.x_test[3], study.features[study.test[3]].astype(np.float32))
+    assert data.y_test[3] == np.float32(study.target[study.test[3]])
+
+
 def test_the_digits_need_no_file():
     data, raw = load("digits"), digits()
     assert (data.x_train.shape, data.x_test.shape) == ((1437, 1, 8, 8), (360, 1, 8, 8))
@@ -179,7 +192,7 @@ def test_where_the_files_lie(monkeypatch):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(DatasetError, match=r"'mnist-c': choose one of digits, mnist, fashion-mni"):
+    with pytest.raises(DatasetError, match=r"'mnist-c': choose one of digits, diabetes, mnist, fa"):
         load("mnist-c")
     for name in ("mnist-c", "digits"):
         with pytest.raises(DatasetError, match=rf"{name!r} to download: choose one of mnist, fa"):

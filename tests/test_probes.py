@@ -124,6 +124,26 @@ def test_as_many_entries_may_be_others():
     assert set(half["loss"]).isdisjoint(cut["loss"])
 
 
+def test_where_numbers_are_predicted_there_is_a_loss_alone(tmp_path):
+    run = Definition(
+        data="diabetes",
+        model=image_mlp,
+        model_options={"sizes": (10, 6, 1)},
+        optimizer=AdamW,
+        options={"lr": 0.01},
+        epochs=2,
+        batch=50,
+        seed=0,
+    )
+    outcome = train(run, tmp_path)
+    found = probes.measure(run, outcome.model, "cpu")
+    assert list(found["cuts"]) == ["size", "part", "split", "loss"]
+    assert list(found["normalisation"]) == ["statistics", "loss"]
+    whole = found["pruned"].query("part == 0")["loss"].item()
+    assert whole == pytest.approx(outcome.epochs[-1]["test_loss"], rel=1e-6)
+    assert found["units"][["layer", "units"]].to_numpy().tolist() == [["2", 6]]
+
+
 def test_without_validation_images_there_are_none_to_measure(model):
     run = Definition(**{**vars(RUN), "validation": 0})
     for name in ("cuts", "pruned"):

@@ -140,7 +140,7 @@ class TestRun:
         assert trained == [first.name, second.name]
         assert f"toy: slow, seed 0: {first.name}\n" in out
         accuracy = find(second).content["last"]["test_accuracy"]
-        assert f"toy: slow, seed 1: test accuracy {accuracy:.4f}\n" in out
+        assert f"toy: slow, seed 1: {100 * accuracy:.2f} %\n" in out
         again = command("run", "toy", "--method", "slow", "--quiet")
         assert again == (status, out, err)
         assert len(trained) == 2

@@ -258,6 +258,83 @@ def test_pruning_at_once_is_pruning(tmp_path):
     assert sum(int((w == 0).sum()) for w in weights) == sum(w.numel() for w in weights) / 2
 
 
+# --- numbers to predict ---
+
+
+def regression(**changes):
+    """Return a run that learns the diabetes study; its last batch has 3 patients after 7 of 50."""
+    network = {"sizes": (10, 8, 1), "activation": "tanh"}
+    return definition(**({"data": "diabetes", "model_options": network, "batch": 50} | changes))
+
+
+def standardised():
+    """Return measurements and progression by the statistics of the patients for training."""
+    data = load("diabetes")
+    moments = [(a.mean(0, np.float64), a.std(0, np.float64)) for a in (data.x_train, data.y_train)]
+    (x, dx), (y, dy) = moments
+    train = (data.x_train - x) / dx, (data.y_train - y) / dy
+    return train, ((data.x_test - x) / dx, (data.y_test - y) / dy)
+
+
+def test_a_linear_regression_is_gradient_descent_on_its_mean_square(tmp_path):
+    run = regression(
+        model_options={"sizes": (10, 1)}, optimizer=SGD, options={"lr": 0.1}, batch=353, epochs=5
+    )
+    outcome = train(run, tmp_path)
+    w, b = (p.detach().double().numpy() for p in run.build_model().parameters())
+    (x, y), (x_test, y_test) = standardised()
+    for row in outcome.epochs:
+        error = x @ w.T + b - y
+        assert row["train_loss"] == pytest.approx((error**2).mean(), rel=1e-5)
+        w, b = w - 0.2 * error.T @ x / len(x), b - 0.2 * error.mean()
+        error = x_test @ w.T + b - y_test
+        assert row["test_loss"] == pytest.approx((error**2).mean(), rel=1e-5)
+    assert list(row) == ["epoch", "lr", "train_loss", "test_loss", "seconds"]
+    for found, expected in zip(outcome.model.parameters(), (w, b), strict=True):
+        np.testing.assert_allclose(found.detach(), expected, atol=1e-6)
+
+
+def test_a_network_learns_to_predict(tmp_path):
+    run = regression(optimizer=AdamW, options={"lr": 0.01}, epochs=30, validation=53)
+    last = train(run, tmp_path).epochs[-1]
+    # The variance of what is predicted is 1, and half of it is what is known to be explainable.
+    assert 0.3 < last["train_loss"] < 0.55
+    assert 0.3 < last["validation_loss"] < 0.7
+    assert 0.3 < last["test_loss"] < 0.7
+
+
+def test_what_is_measured_of_several_numbers_is_their_mean():
+    targets = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    found = engine.total_loss(torch.zeros(3, 2, dtype=torch.bfloat16), targets)
+    assert found.dtype == torch.float32
+    assert found == (1 + 4 + 9 + 16 + 25 + 36) / 2
+
+
+def test_a_regression_goes_on_where_it_was_broken_off(tmp_path):
+    run = regression(epochs=4, precision="bfloat16")
+    train(run, tmp_path / "broken off", until=2)
+    rest = train(run, tmp_path / "broken off")
+    assert_same(rest, train(run, tmp_path / "whole"))
+
+
+def test_measuring_leaves_the_data_as_they_are():
+    splits = engine.Splits.of(load("diabetes"), 0, torch.device("cpu"))
+    before = splits.test.inputs.clone()
+    splits.batch(splits.test, slice(None))
+    assert torch.equal(splits.test.inputs, before)
+
+
+def test_what_does_not_fit_a_regression_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="augmentation changes images; diabetes has none"):
+        train(regression(augmentation=[Translation(0.1)]), tmp_path)
+    with pytest.raises(ValueError, match="label_smoothing is of classes; diabetes has none"):
+        train(regression(label_smoothing=0.1), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"outputs have shape \(50, 2\), what is to be .* \(50, 1\)"
+    ):
+        train(regression(model_options={"sizes": (10, 2)}), tmp_path)
+
+
 # --- data ---
 
 
@@ -292,9 +369,11 @@ def test_held_out_images_are_the_same_for_every_seed_and_not_trained_on(tmp_path
 
 
 def test_what_does_not_fit_the_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot hold 1437 of the 1437 images of digits out"):
+    with pytest.raises(ValueError, match="cannot hold 1437 of the 1437 examples of digits out"):
         train(definition(validation=1437), tmp_path)
-    with pytest.raises(ValueError, match="no data set 'digit': choose one of digits, mnist"):
+    with pytest.raises(
+        ValueError, match="no data set 'digit': choose one of digits, diabetes, mnist"
+    ):
         train(definition(data="digit"), tmp_path)
     with pytest.raises(ValueError, match="mirrored in a margin of at most 7, not 8"):
         train(definition(augmentation=[Crop(8, reflect=True)]), tmp_path)
@@ -564,6 +643,15 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path, together):
         assert row == pytest.approx(other | {"seconds": row["seconds"]}, rel=1e-5)
     weights = alone.model.state_dict()
     torch.testing.assert_close(leader.model.state_dict(), weights, rtol=0, atol=1e-5)
+
+
+def test_two_processes_share_a_regression(tmp_path, together):
+    run = regression(batch=352)  # of the last batch, one patient, one process has nothing
+    alone = train(run, tmp_path / "alone")
+    (leader, _), (follower, _) = together(run, tmp_path / "both")
+    assert_same(leader, follower)
+    for row, other in zip(leader.epochs, alone.epochs, strict=True):
+        assert row == pytest.approx(other | {"seconds": row["seconds"]}, rel=1e-5)
 
 
 def test_two_processes_resume_where_the_first_one_saved(tmp_path, together):

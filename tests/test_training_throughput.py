@@ -156,7 +156,7 @@ def test_one_batch_is_given_again_and_again(small):
         assert x.is_contiguous(memory_format=torch.channels_last)
     x, y = same.batch(same.test, slice(0, 1000))
     assert x.shape == (1, 1, 28, 28)
-    torch.testing.assert_close(y, splits.test.classes)
+    torch.testing.assert_close(y, splits.test.targets)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_one_batch_is_given_again_and_again(small):
 )
 def test_random_images_stand_in_for_real_ones(small, name, shape):
     splits = small(name, 3)
-    assert splits.train.pixels.shape == (3, *shape)
-    assert splits.test.pixels.shape == (1, *shape)
-    assert splits.train.pixels.dtype == torch.uint8
+    assert splits.train.inputs.shape == (3, *shape)
+    assert splits.test.inputs.shape == (1, *shape)
+    assert splits.train.inputs.dtype == torch.uint8
     assert bench.data_set(name, 3).name == "random"
 
 

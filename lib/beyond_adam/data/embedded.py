@@ -52,13 +52,9 @@ def digits() -> Digits:
     """
     bunch = _scikit_learn("load_digits")
     images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-    # NumPy promises the raw stream of a bit generator for ever, that of a shuffle only within a
-    # version: the split is the order of raw numbers.
-    order = np.argsort(np.random.PCG64(0).random_raw(len(labels)))
-    train, test = np.split(order, [len(order) * 4 // 5])
     content = images.tobytes() + labels.astype("<i8").tobytes()
     fingerprint = _checked("digits", content, DIGITS_SHA256)
-    return Digits(images, labels, train, test, fingerprint)
+    return Digits(images, labels, *_split(len(labels)), fingerprint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +73,9 @@ class Diabetes:
     names
         What the columns are called: age, sex, bmi (body mass index), bp (blood pressure), and six
         blood values s1 to s6.
+    train, test
+        Indices of a fixed random split, shapes (353,) and (89,), int64. Mean and mean square are
+        those of all patients: standardise by those for training before you compare models.
     fingerprint
         SHA-256 of the bytes of measurements and then progression as published (float64,
         little-endian), in hexadecimal.
@@ -85,6 +84,8 @@ class Diabetes:
     features: npt.NDArray[np.float64] = field(repr=False)
     target: npt.NDArray[np.float64] = field(repr=False)
     names: tuple[str, ...]
+    train: npt.NDArray[np.int64] = field(repr=False)
+    test: npt.NDArray[np.int64] = field(repr=False)
     fingerprint: str
 
 
@@ -104,7 +105,18 @@ def diabetes() -> Diabetes:
     centred = bunch.data - bunch.data.mean(axis=0)
     features = centred / np.sqrt(np.mean(centred**2, axis=0))
     target = bunch.target - bunch.target.mean()
-    return Diabetes(features, target, tuple(bunch.feature_names), fingerprint)
+    names = tuple(bunch.feature_names)
+    return Diabetes(features, target, names, *_split(len(target)), fingerprint)
+
+
+def _split(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return four fifths of the indices up to a count, at random, and the others.
+
+    NumPy promises the raw stream of a bit generator for ever, that of a shuffle only within a
+    version: the split is the order of raw numbers.
+    """
+    order = np.argsort(np.random.PCG64(0).random_raw(count))
+    return order[: count * 4 // 5], order[count * 4 // 5 :]
 
 
 def _scikit_learn(loader: str, **options: bool) -> Any:

@@ -14,14 +14,15 @@ import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from beyond_adam.data.embedded import digits
+from beyond_adam.data.embedded import diabetes, digits
 
 Bytes = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 
 ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
 """What a file has to hold."""
@@ -99,30 +100,32 @@ damage, but that it holds the published images only the checksums of a download 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with their classes, in an order that depends on nothing but themselves.
+    """Examples and what is to be told of them, in an order that depends on nothing but the set.
 
     Attributes
     ----------
     name
-        As in `DATASETS`, or "digits".
+        As in `DATASETS`, or "digits" or "diabetes".
     x_train, x_test
-        Grey values or colours, shape (images, channels, height, width), uint8.
+        Images: grey values or colours, shape (images, channels, height, width), uint8. Or
+        measurements, shape (examples, features), float32.
     y_train, y_test
-        Classes, shape (images,), uint8.
+        Classes, shape (images,), uint8; or numbers to predict, shape (examples, numbers), float32.
     classes
-        Their names.
+        Their names; none where numbers are to be predicted.
     depth
-        The greatest value a pixel can have: 255, or 16 for the digits.
+        The greatest value a pixel can have: 255, or 16 for the digits; 0 if there are no images.
     fingerprint
         SHA-256 of the digests of all training and then all test images, each taken of the image's
-        bytes as in its file, (height, width) or (height, width, 3), and its label.
+        bytes as in its file, (height, width) or (height, width, 3), and its label; of "diabetes"
+        that of `Diabetes`.
     """
 
     name: str
-    x_train: Bytes = field(repr=False)
-    y_train: Bytes = field(repr=False)
-    x_test: Bytes = field(repr=False)
-    y_test: Bytes = field(repr=False)
+    x_train: Array = field(repr=False)
+    y_train: Array = field(repr=False)
+    x_test: Array = field(repr=False)
+    y_test: Array = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
     depth: int
     fingerprint: str
@@ -148,17 +151,17 @@ def load(name: str) -> Dataset:
     Parameters
     ----------
     name
-        One of `DATASETS`, or "digits", which needs no file.
+        One of `DATASETS`, or "digits" or "diabetes", which need no file.
 
     Raises
     ------
     DatasetError
         If the name is unknown, or the file is missing, damaged, or not the published set.
     """
-    if name == "digits":
-        return _digits()
+    if name in EMBEDDED:
+        return EMBEDDED[name]()
     if name not in DATASETS:
-        known = ", ".join(["digits", *DATASETS])
+        known = ", ".join([*EMBEDDED, *DATASETS])
         raise DatasetError(f"there is no data set {name!r}: choose one of {known}")
     file = file_of(name)
     try:
@@ -213,6 +216,17 @@ def _digits() -> Dataset:
     )
     names = tuple("0123456789")
     return Dataset("digits", *train, *test, names, 16, fingerprint.hexdigest())
+
+
+def _diabetes() -> Dataset:
+    data = diabetes()
+    x, y = data.features.astype(np.float32), data.target[:, None].astype(np.float32)
+    train, test = ((x[rows], y[rows]) for rows in (data.train, data.test))
+    return Dataset("diabetes", *train, *test, (), 0, data.fingerprint)
+
+
+EMBEDDED: Final = {"digits": _digits, "diabetes": _diabetes}
+"""The sets that need no file, by name."""
 
 
 def _arrays(file: Path) -> dict[str, Bytes]:

@@ -130,13 +130,13 @@ class Definition:
     penalty, pruning
         What else is done to weights of two dimensions or more, if anything.
     epochs, batch
-        How often the training images are gone through, and how many make a step.
+        How often the training examples are gone through, and how many make a step.
     augmentation
         Random changes of the training images, in this order.
     label_smoothing
         Of the cross-entropy, in [0, 1).
     validation
-        Number of training images that are held out, the same for every seed. The test images are
+        Number of training examples that are held out, the same for every seed. The test ones are
         measured in any case; whoever chooses by results has to choose by these.
     precision
         "float32", or "bfloat16" by autocast with float32 weights.

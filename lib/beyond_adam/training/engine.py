@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from beyond_adam.data import Dataset, load
 from beyond_adam.data.augmentation import Change, augmented
+from beyond_adam.data.files import Array
 from beyond_adam.optim import sparsity_report
 from beyond_adam.prox import prox_lp
 from beyond_adam.training import checkpoints
@@ -31,7 +32,7 @@ THRESHOLDS: Final = (0.0, 1e-13, 1e-11, 1e-9, 1e-8, 1e-6, 1e-4, 1e-3)
 """Sizes up to which weights are counted after every epoch."""
 
 EVALUATED_AT_ONCE: Final = 1000
-"""Number of images of a batch that is only looked at."""
+"""Number of examples of a batch that is only looked at."""
 
 Row = dict[str, float | int | str]
 
@@ -61,30 +62,38 @@ class Outcome:
     failure: str = ""
 
 
-class Images(NamedTuple):
-    """Pixels, uint8 of shape (images, channels, height, width), and classes, int64 (images,)."""
+class Examples(NamedTuple):
+    """What goes into a model, and what should come out of it."""
 
-    pixels: Tensor
-    classes: Tensor
+    inputs: Tensor
+    """As `Dataset` has them: images, or measurements."""
+    targets: Tensor
+    """Classes, int64 of shape (examples,), or numbers, float32 of shape (examples, numbers)."""
+
+    @property
+    def classified(self) -> bool:
+        """Whether the targets are classes."""
+        return not self.targets.is_floating_point()
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set on a device, with the statistics of its training images.
+    """A data set on a device, with the statistics of its training examples.
 
     Attributes
     ----------
     train, validation, test
-        Images; those for validation are the last of the training images in their order, which
-        is that of their digests and so as good as random.
+        Examples; those for validation are the last of the training examples in their order, which
+        is as good as random. Numbers to predict have mean 0 and deviation 1 over all training
+        examples.
     mean, deviation
-        By which pixels are normalised, shape (channels, 1, 1): of all training images, unless the
-        statistics of the test images were asked for.
+        By which inputs are normalised, shape (channels, 1, 1) or (features,): of all training
+        examples, unless the statistics of the test examples were asked for.
     """
 
-    train: Images
-    validation: Images
-    test: Images
+    train: Examples
+    validation: Examples
+    test: Examples
     mean: Tensor
     deviation: Tensor
 
@@ -96,24 +105,26 @@ class Splits:
         device: torch.device,
         statistics: Literal["training", "test"] = "training",
     ) -> "Splits":
-        """Return a data set with so many of its training images held out."""
+        """Return a data set with so many of its training examples held out."""
         if validation >= len(data.x_train):
             raise ValueError(
-                f"cannot hold {validation} of the {len(data.x_train)} images of {data.name} out"
+                f"cannot hold {validation} of the {len(data.x_train)} examples of {data.name} out"
             )
+        kept = len(data.x_train) - validation
         train, test = (
-            Images(torch.from_numpy(x).to(device), torch.from_numpy(y).long().to(device))
+            Examples(torch.from_numpy(x).to(device), _targets(y, data).to(device))
             for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test))
         )
-        kept = len(data.x_train) - validation
         known = data.x_train if statistics == "training" else data.x_test
-        moments = (known.mean(axis=(0, 2, 3)), known.std(axis=(0, 2, 3)))
+        axes = (0, *range(2, known.ndim))
+        shape = (-1, *(1 for _ in axes[1:]))
         mean, deviation = (
-            torch.tensor(x, dtype=torch.float32, device=device)[:, None, None] for x in moments
+            torch.tensor(x.reshape(shape), dtype=torch.float32, device=device)
+            for x in (known.mean(axes, np.float64), known.std(axes, np.float64))
         )
         return cls(
-            Images(train.pixels[:kept], train.classes[:kept]),
-            Images(train.pixels[kept:], train.classes[kept:]),
+            Examples(train.inputs[:kept], train.targets[:kept]),
+            Examples(train.inputs[kept:], train.targets[kept:]),
             test,
             mean,
             deviation,
@@ -121,17 +132,55 @@ class Splits:
 
     def batch(
         self,
-        images: Images,
+        examples: Examples,
         rows: Tensor | slice,
         changes: tuple[Change, ...] = (),
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return normalised images and their classes, after random changes if there are any."""
-        pixels = images.pixels[rows]
+        """Return normalised inputs and their targets, after random changes if there are any."""
+        inputs = examples.inputs[rows]
         if changes and generator is not None:
-            pixels = augmented(pixels, changes, generator)
-        x = pixels.float().sub_(self.mean).div_(self.deviation)
-        return x.contiguous(memory_format=torch.channels_last), images.classes[rows]
+            inputs = augmented(inputs, changes, generator)
+        x = inputs.to(torch.float32, copy=True).sub_(self.mean).div_(self.deviation)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x, examples.targets[rows]
+
+
+def _targets(y: Array, data: Dataset) -> Tensor:
+    """Return classes, or numbers in units in which those for training are standardised."""
+    if data.classes:
+        return torch.from_numpy(y).long()
+    mean, deviation = data.y_train.mean(0, np.float64), data.y_train.std(0, np.float64)
+    return torch.from_numpy((y - mean) / deviation).float()
+
+
+def total_loss(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the sum of the losses of examples.
+
+    Parameters
+    ----------
+    outputs
+        Of the model.
+    targets
+        Classes, for the cross-entropy; or numbers, for the mean of the squared errors of an
+        example.
+    smoothing
+        Of the cross-entropy.
+
+    Raises
+    ------
+    ValueError
+        If there is not an output for every number.
+    """
+    if not targets.is_floating_point():
+        return cross_entropy(outputs, targets, reduction="sum", label_smoothing=smoothing)
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"the model's outputs have shape {tuple(outputs.shape)}, what is to be predicted has "
+            f"{tuple(targets.shape)}"
+        )
+    return mse_loss(outputs.float(), targets, reduction="sum") / targets.shape[1]
 
 
 def train(
@@ -176,8 +225,10 @@ def train(
     Outcome
         Its rows of ``epochs`` have ``epoch`` (epochs done), ``lr`` of its last step, ``train_loss``
         and ``train_accuracy`` as seen while training (with dropout, augmentation and penalty),
-        ``validation_…`` if images are held out, ``test_…``, and ``seconds``. Those of ``layers``
-        have ``epoch``, ``layer``, ``threshold``, and ``count``, how many entries are at most that.
+        ``validation_…`` if examples are held out, ``test_…``, and ``seconds``. There are no
+        accuracies where numbers are predicted; the loss is then the mean squared error by the
+        variance of the numbers for training. Those of ``layers`` have ``epoch``, ``layer``,
+        ``threshold``, and ``count``, how many entries are at most that.
         A loss that is not finite ends the run after the epoch; ``failure`` then says where.
 
     Raises
@@ -191,7 +242,9 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(device)
-    splits = Splits.of(load(run.data), run.validation, device)
+    data = load(run.data)
+    _check(run, data)
+    splits = Splits.of(data, run.validation, device)
     model = run.build_model().to(device).to(memory_format=torch.channels_last)
     optimizer = run.build_optimizer(model, device)
     outcome = Outcome(model)
@@ -218,7 +271,8 @@ def train(
         outcome.layers += _small(model, epoch + 1)
         outcome.failure = loop.failure
         segment |= {"last": epoch + 1, "seconds": round(segment["seconds"] + seconds, 3)}
-        bar.set_postfix(loss=f"{row['train_loss']:.4f}", test=f"{row['test_accuracy']:.4f}")
+        test = row.get("test_accuracy", row["test_loss"])
+        bar.set_postfix(loss=f"{row['train_loss']:.4f}", test=f"{test:.4f}")
         last = epoch + 1 == stop or bool(outcome.failure)
         if leader and (last or time.perf_counter() - saved >= between):
             state = {
@@ -237,6 +291,14 @@ def train(
         outcome.segments = [*outcome.segments, segment]
     outcome.model = model.cpu()
     return outcome
+
+
+def _check(run: Definition, data: Dataset) -> None:
+    """Raise ValueError if a definition asks for what its data cannot have."""
+    if run.augmentation and data.x_train.ndim != 4:
+        raise ValueError(f"augmentation changes images; {data.name} has none")
+    if run.label_smoothing and not data.classes:
+        raise ValueError(f"label_smoothing is of classes; {data.name} has none")
 
 
 class _Loop:
@@ -266,7 +328,7 @@ class _Loop:
         run, train = self.run, self.splits.train
         seeds = np.random.SeedSequence((run.seed, epoch)).generate_state(2 + self.rank, np.uint64)
         generator = Generator().manual_seed(int(seeds[0]))
-        count = len(train.classes)
+        count = len(train.targets)
         order = torch.randperm(count, generator=generator).to(self.device)
         batches = torch.split(order, run.batch)
         losses = torch.zeros(len(batches), device=self.device)
@@ -281,16 +343,16 @@ class _Loop:
                 x, y = self.splits.batch(train, rows, tuple(run.augmentation), generator)
                 x, y = x[self.rank :: self.world], y[self.rank :: self.world]
                 with self._autocast():
-                    logits = self.forward(x)
-                    smoothing = run.label_smoothing
-                    each = cross_entropy(logits, y, reduction="sum", label_smoothing=smoothing)
+                    outputs = self.forward(x)
+                    each = total_loss(outputs, y, run.label_smoothing)
                     loss = each * self.world / len(rows) + self._penalty()
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 self._after_step()
                 losses[step] = loss.detach()
-                right += (logits.detach().argmax(dim=1) == y).sum()
+                if train.classified:
+                    right += (outputs.detach().argmax(dim=1) == y).sum()
         sizes = torch.tensor([len(rows) for rows in batches], device=self.device)
         if self.world > 1:
             dist.all_reduce(losses)
@@ -303,9 +365,10 @@ class _Loop:
             "epoch": epoch + 1,
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "train_loss": ((losses * sizes).sum() / count).item(),
-            "train_accuracy": right.item() / count,
         }
-        if len(self.splits.validation.classes):
+        if train.classified:
+            row["train_accuracy"] = right.item() / count
+        if len(self.splits.validation.targets):
             row |= self._measured("validation", self.splits.validation)
         row |= self._measured("test", self.splits.test)
         wrong = (~losses.isfinite()).nonzero()
@@ -360,22 +423,26 @@ class _Loop:
             w.mul_(kept)
 
     @torch.no_grad()
-    def _measured(self, name: str, images: Images) -> Row:
-        """Return loss and accuracy on images that are not trained on."""
+    def _measured(self, name: str, examples: Examples) -> Row:
+        """Return loss and accuracy on examples that are not trained on."""
         loss = torch.zeros((), device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         self.model.eval()
-        count = len(images.classes)
+        count = len(examples.targets)
         for first in range(self.rank * EVALUATED_AT_ONCE, count, self.world * EVALUATED_AT_ONCE):
-            x, y = self.splits.batch(images, slice(first, first + EVALUATED_AT_ONCE))
+            x, y = self.splits.batch(examples, slice(first, first + EVALUATED_AT_ONCE))
             with self._autocast():
-                logits = self.model(x)
-                loss += cross_entropy(logits, y, reduction="sum")
-            right += (logits.argmax(dim=1) == y).sum()
+                outputs = self.model(x)
+                loss += total_loss(outputs, y)
+            if examples.classified:
+                right += (outputs.argmax(dim=1) == y).sum()
         if self.world > 1:
             dist.all_reduce(loss)
             dist.all_reduce(right)
-        return {f"{name}_loss": loss.item() / count, f"{name}_accuracy": right.item() / count}
+        row: Row = {f"{name}_loss": loss.item() / count}
+        if examples.classified:
+            row[f"{name}_accuracy"] = right.item() / count
+        return row
 
 
 def _small(model: nn.Module, epoch: int) -> list[Row]:

@@ -7,11 +7,10 @@ from typing import Any, Final
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from beyond_adam.data import load
 from beyond_adam.training.definition import Definition
-from beyond_adam.training.engine import EVALUATED_AT_ONCE, Images, Row, Splits
+from beyond_adam.training.engine import EVALUATED_AT_ONCE, Examples, Row, Splits, total_loss
 
 CUTS: Final = (0.0, 1e-13, 1e-11, 1e-9, 1e-8, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Sizes up to which entries are set to zero."""
@@ -44,7 +43,8 @@ def measure(
         ``normalisation``: loss and accuracy on the test images if they are normalised by the
         ``statistics`` of the images for "training", which is right, or of those for "test".
         ``units``: for each ReLU, by ``layer``, how many ``units`` it has, channels or neurons, and
-        how many are ``dead``: positive for no test image.
+        how many are ``dead``: positive for no test image. Where numbers are predicted, there are no
+        accuracies.
     """
     device = torch.device(device)
     data = load(run.data)
@@ -93,19 +93,23 @@ def _without(model: nn.Module, only_matrices: bool, size: float) -> tuple[nn.Mod
     return cut, gone, count
 
 
-def _batches(splits: Splits, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-    for first in range(0, len(images.classes), EVALUATED_AT_ONCE):
-        yield splits.batch(images, slice(first, first + EVALUATED_AT_ONCE))
+def _batches(splits: Splits, examples: Examples) -> Iterator[tuple[Tensor, Tensor]]:
+    for first in range(0, len(examples.targets), EVALUATED_AT_ONCE):
+        yield splits.batch(examples, slice(first, first + EVALUATED_AT_ONCE))
 
 
 @torch.no_grad()
-def _worth(model: nn.Module, splits: Splits, images: Images) -> Row:
-    loss, right = 0.0, 0
-    for x, y in _batches(splits, images):
-        logits = model(x)
-        loss += cross_entropy(logits, y, reduction="sum").item()
-        right += int((logits.argmax(dim=1) == y).sum())
-    return {"loss": loss / len(images.classes), "accuracy": right / len(images.classes)}
+def _worth(model: nn.Module, splits: Splits, examples: Examples) -> Row:
+    loss, right, count = 0.0, 0, len(examples.targets)
+    for x, y in _batches(splits, examples):
+        outputs = model(x)
+        loss += total_loss(outputs, y).item()
+        if examples.classified:
+            right += int((outputs.argmax(dim=1) == y).sum())
+    row: Row = {"loss": loss / count}
+    if examples.classified:
+        row["accuracy"] = right / count
+    return row
 
 
 @torch.no_grad()

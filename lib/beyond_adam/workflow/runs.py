@@ -97,8 +97,17 @@ def list_runs(options: argparse.Namespace) -> None:
     """List the runs that experiments declare, and how far each is."""
     for entry in chosen(options):
         record = find(entry.run)
-        accuracy = f"{100 * record.content['last']['test_accuracy']:.2f} %" if record else ""
-        print(f"{entry.label:<60} {accuracy:>8}  {state(entry)}")
+        print(f"{entry.label:<60} {_result(record):>8}  {state(entry)}")
+
+
+def _result(record: Record | None) -> str:
+    """Return the test accuracy in per cent or, of a model that predicts numbers, the test loss."""
+    if record is None:
+        return ""
+    last = record.content["last"]
+    if "test_accuracy" in last:
+        return f"{100 * last['test_accuracy']:.2f} %"
+    return f"{last['test_loss']:.4f}"
 
 
 def run(options: argparse.Namespace) -> None:
@@ -138,8 +147,7 @@ def _train(entry: Entry, options: argparse.Namespace) -> None:
     except (RuntimeError, AssertionError) as error:
         raise CommandError(f"cannot compute on {options.device!r}: {error}") from None
     record = perform(entry.run, device=options.device, show=show, compiled=options.compile)
-    last = record.content["last"]
-    print(f"{entry.label}: test accuracy {last['test_accuracy']:.4f}", flush=True)
+    print(f"{entry.label}: {_result(record)}", flush=True)
     if record.content["failure"]:
         raise CommandError(f"{entry.label}: {record.content['failure']}; see {record.folder}")
     if options.profile == "paper" and not record.archived:
