@@ -524,7 +524,7 @@ class TestFront:
         found = trials("paper").query("method == 'PAdam, p = 0.8'")["strength"]
         assert found.tolist() == ["0.0009", "0.003", "0.009", "0.03"]
 
-    def test_the_best_is_chosen_by_validation_and_never_by_test(self):
+    def test_the_best_is_chosen_by_validation_unless_asked_otherwise(self):
         lines = [
             # method, strength, part, validation, test
             ("AdamW", "0.1", 0.5, 0.90, 0.10),
@@ -543,6 +543,13 @@ class TestFront:
             ["AdamW", 0.5, "0.1", 0.90, 0.10],
             ["AdamW", 0.9, "0.5", 0.40, 0.20],
             ["PAdam", 0.5, "0.003", 0.70, 0.60],
+        ]
+        by_test = sparsity_front.front(pruned, by="test")
+        assert by_test.index.tolist() == found.index.tolist()
+        assert by_test.to_numpy().tolist() == [
+            ["AdamW", 0.5, "0.5", 0.89, 0.99],
+            ["AdamW", 0.9, "0.1", 0.30, 0.80],
+            ["PAdam", 0.5, "0.03", 0.60, 0.70],
         ]
 
     def test_tables_have_both_splits_and_the_strength(self, monkeypatch):

@@ -128,21 +128,25 @@ def _split(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=method.str.removesuffix(","), strength=words.str[1])
 
 
-def front(pruned: pd.DataFrame) -> pd.DataFrame:
+def front(pruned: pd.DataFrame, by: str = "validation") -> pd.DataFrame:
     """Return for each method and sparsity what its best strength reaches.
 
     Parameters
     ----------
     pruned
         The table of `run`.
+    by
+        Whose accuracy decides on the strength: that of the images for "validation", or for "test",
+        which shows what choosing by them would have promised.
 
     Returns
     -------
     DataFrame
-        ``method``, ``part`` of the weights that are zero, ``strength`` chosen by the validation
-        images, and accuracies ``validation`` and ``test`` of that network.
+        ``method``, ``part`` of the weights that are zero, the ``strength`` chosen, and accuracies
+        ``validation`` and ``test`` of that network.
     """
     keys = ["method", "strength", "part"]
     wide = pruned.pivot_table(index=keys, columns="split", values="accuracy").reset_index()
-    best = wide.loc[wide.groupby(["method", "part"])["validation"].idxmax()]
-    return best.rename_axis(columns=None)[["method", "part", "strength", "validation", "test"]]
+    best = wide.loc[wide.groupby(["method", "part"])[by].idxmax()]
+    columns = ["method", "part", "strength", "validation", "test"]
+    return best.rename_axis(columns=None)[columns].reset_index(drop=True)
