@@ -177,5 +177,6 @@ def _dots(axes: Axes, table: pd.DataFrame, order: Sequence[str], column: str) ->
     for place, method in enumerate(order):
         values = table.loc[table["method"] == method, column]
         axes.plot(values, [place] * len(values), "o", color=COLOURS[0], mfc="none", ms=6)
-        axes.plot(values.mean(), place, "|", color=_BLACK, ms=14, mew=1.6)
+        if len(values) > 1:
+            axes.plot(values.mean(), place, "|", color=_BLACK, ms=14, mew=1.6)
     axes.grid(axis="y", color="0.9")
