@@ -410,7 +410,7 @@ class TestVariants:
         epochs = numbers.assign(method="PAdam", test_accuracy=accuracy, test_loss=loss)
         counts = [0, 0, 9, 10, 4, 15, 20]
         zeros = numbers.assign(method="PAdam", threshold=0.0, layer="a", of=40, count=counts)
-        others = zeros.assign(threshold=1e-3, count=40)
+        others = zeros.assign(threshold=1e-3, count=[*counts[:-1], 30])
         units = pd.DataFrame({"dead": [1, 2], "units": [4, 8]}).assign(method="PAdam", seed=7)
         tables = {"epochs": epochs, "layers": pd.concat([zeros, others]), "units": units}
         dense = {name: table.assign(method="AdamW") for name, table in tables.items()}
@@ -422,6 +422,7 @@ class TestVariants:
             "accuracy": 0.895,
             "loss": 0.1,
             "sparsity": 0.5,
+            "small": 0.75,
             "dead": 0.25,
             "early_loss": 0.3,
             "settled": 2,

@@ -142,12 +142,14 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     -------
     DataFrame
         ``method``, ``seed``; after the last epoch the test ``accuracy`` and ``loss``, the
-        ``sparsity``, which is the part of all entries that is exactly 0, and the part of the units
-        that is ``dead``; ``early_loss``, that on the test images after `EARLY` epochs; and the
-        first epoch whose test accuracy is within `SETTLED` of the last, ``settled``, and that with
-        half of the last sparsity, ``half_sparse``, if that is not 0.
+        ``sparsity``, which is the part of all entries that is exactly 0, the part that is
+        ``small``, at most 1e-3 in size, and the part of the units that is ``dead``; ``early_loss``,
+        that on the test images after `EARLY` epochs; and the first epoch whose test accuracy is
+        within `SETTLED` of the last, ``settled``, and that with half of the last sparsity,
+        ``half_sparse``, if that is not 0.
     """
-    epochs, zeros = tables["epochs"], small(tables["layers"]).query("threshold == 0")
+    epochs, parts = tables["epochs"], small(tables["layers"])
+    zeros = parts.query("threshold == 0")
     keys = ["method", "seed"]
     last = at_end(epochs).set_index(keys)
     units = tables["units"].groupby(keys)[["dead", "units"]].sum()
@@ -162,6 +164,7 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         "accuracy": last["test_accuracy"],
         "loss": last["test_loss"],
         "sparsity": final,
+        "small": at_end(parts.query("threshold == 1e-3")).set_index(keys)["part"],
         "dead": units["dead"] / units["units"],
         "early_loss": at_end(epochs[epochs["epoch"] <= EARLY]).set_index(keys)["test_loss"],
         "settled": first(epochs, (accuracy["test_accuracy"] - accuracy["final"]).abs() <= SETTLED),
