@@ -280,7 +280,7 @@ def main() -> None:
     if not records:
         parser.error("no run is archived: train them by beyond-adam run fashion-mnist")
     torch.set_num_threads(1)
-    keep_freed_memory()  # or page faults take a third of the time of a network
+    keep_freed_memory()  # or page faults take up to a quarter of the time of a network
     versions = provenance.versions() | {"scipy": scipy.__version__}
     print(f"{provenance.hardware()['cpu']}; torch {torch.__version__}", end="")
     print(f", {'with' if torch.backends.mkl.is_available() else 'without'} MKL; 1 thread")
