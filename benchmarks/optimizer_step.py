@@ -30,6 +30,7 @@ from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _fused
 Shapes = list[tuple[int, ...]]
 BYTES = {False: 28, True: 36}  # per float32 weight; with one more tensor of state
 LR, DECAY = 1e-3, 1e-3
+GPU_GOAL = 1.1  # of every fused step
 AMSGRAD, DEFAULT, FOREACH = "AdamW fused, AMSGrad", "AdamW", "AdamW foreach"
 
 
@@ -52,7 +53,7 @@ FUSED = {"fused": True}
 CASES = {
     "AdamW fused": Case(torch.optim.AdamW, FUSED),
     AMSGRAD: Case(torch.optim.AdamW, {**FUSED, "amsgrad": True}, AMSGRAD),
-    DEFAULT: Case(torch.optim.AdamW, {"foreach": False}, DEFAULT),
+    DEFAULT: Case(torch.optim.AdamW, {}, DEFAULT),
     FOREACH: Case(torch.optim.AdamW, {"foreach": True}, FOREACH),
     "PAdam fused, p = 0.5": Case(*padam(0.5, **FUSED), goal=1.15),
     "PAdam fused, p = 1": Case(*padam(1.0, **FUSED), goal=1.15),
@@ -97,9 +98,16 @@ def resnet18() -> Shapes:
     return [tuple(weight.shape) for weight in model.parameters()]
 
 
-def compile_seconds() -> dict[str, float]:
-    """Return how long the kernel takes to be ready, compiled and from the cache on disk."""
+def compile_seconds(device: str) -> dict[str, float]:
+    """Return how long the kernel takes to be ready, compiled and from the cache on disk.
+
+    On a GPU it is compiled in many versions, each at its first step, which is not timed.
+    """
     seconds = {}
+    if device == "cuda":
+        if _fused.gpu_kernel() is None:
+            raise SystemExit("Triton does not work")
+        return seconds
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get("XDG_CACHE_HOME")
         os.environ["XDG_CACHE_HOME"] = folder
@@ -119,28 +127,30 @@ def compile_seconds() -> dict[str, float]:
 class Tensors:
     """Weights, gradients and state that all cases share."""
 
-    def __init__(self, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes, device: str) -> None:
         generator = torch.Generator().manual_seed(1)
         self.params, self.state = [], []
         self.starts: dict[str, list[torch.Tensor]] = {"dense": [], "zeros": [], "denormal": []}
         for shape in shapes:
             start = 0.05 * torch.randn(shape, generator=generator)
             small = torch.rand(shape, generator=generator) < 0.84
-            self.starts["dense"].append(start)
-            self.starts["zeros"].append(start.masked_fill(small, 0))
-            self.starts["denormal"].append(start.masked_fill(small, 1e-40))
-            weight = start.clone().requires_grad_()
-            weight.grad = 0.01 * torch.randn(shape, generator=generator)
+            for name, value in (("dense", None), ("zeros", 0), ("denormal", 1e-40)):
+                some = start if value is None else start.masked_fill(small, value)
+                self.starts[name].append(some.to(device))
+            weight = start.clone().to(device).requires_grad_()
+            weight.grad = 0.01 * torch.randn(shape, generator=generator).to(device)
             self.params.append(weight)
-            names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "inverse_s")
-            self.state.append({name: torch.full(shape, float(name == names[3])) for name in names})
+            begin = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0, "inverse_s": 1.0}
+            self.state.append({n: torch.full_like(weight, x).detach() for n, x in begin.items()})
         self.size = sum(weight.numel() for weight in self.params)
 
     def optimizer(self, case: Case) -> Optimizer:
         """Return an optimizer of a case, with the shared state after one step."""
         optimizer = case.make(self.params, lr=LR, **case.options)
+        theirs = case.make is torch.optim.AdamW and case.options.get("fused")
         for weight, state in zip(self.params, self.state, strict=True):
-            optimizer.state[weight] = {"step": torch.tensor(1.0), **state}
+            step = torch.tensor(1.0, device=weight.device if theirs else "cpu")
+            optimizer.state[weight] = {"step": step, **state}
         return optimizer
 
     def restart(self, weights: str) -> None:
@@ -149,13 +159,14 @@ class Tensors:
                 weight.copy_(start)
 
 
-def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataFrame:
+def measure(title: str, shapes: Shapes, names: list[str], runs: int, device: str) -> pd.DataFrame:
     """Time blocks of steps of every case, and passes over memory, in turn and in random order."""
-    tensors = Tensors(shapes)
+    tensors = Tensors(shapes, device)
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
     optimizers = {name: tensors.optimizer(CASES[name]) for name in names}
     block = max(1, min(100, 10**7 // tensors.size))
     # A pass in place reads and writes. For a set that fits the caches it may too, as the steps do.
-    memory = torch.ones(4 * tensors.size)
+    memory = torch.ones(4 * tensors.size, device=device)
     times: dict[str, list[float]] = {name: [] for name in [*names, "pass"]}
     for _ in range(runs):
         for name in random.sample(list(times), len(times)):
@@ -165,9 +176,11 @@ def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataF
                 tensors.restart(CASES[name].weights)
                 step = optimizers[name].step
             step()
+            wait()
             started = time.perf_counter()
             for _ in range(block):
                 step()
+            wait()
             times[name].append((time.perf_counter() - started) / block)
     bytes_per_pass = 8 * memory.numel()
     rows = []
@@ -176,6 +189,9 @@ def measure(title: str, shapes: Shapes, names: list[str], runs: int) -> pd.DataF
         more = bool(optimizers[name].defaults["amsgrad"]) or case.make is DynamicPAdam
         limit = [x * BYTES[more] * tensors.size / bytes_per_pass for x in times["pass"]]
         goal = 3.0 if case.goal and case.reference == DEFAULT and title == "CNN" else case.goal
+        if device == "cuda":
+            ours = case.make is not torch.optim.AdamW
+            goal = GPU_GOAL if ours and case.options.get("fused") else None
         rows.append(
             {
                 "tensors": title,
@@ -210,22 +226,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sets", nargs="+", choices=sets, default=list(sets), help="of tensors")
     parser.add_argument("--elements", type=int, default=5 * 10**7, help="of the flat set (5·10⁷)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(cpu)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (2)")
     parser.add_argument("--runs", type=int, default=9, help="blocks of steps of each case (9)")
     parser.add_argument("--write", type=Path, help="a JSON file for the results")
     options = parser.parse_args()
     if min(options.elements, options.threads, options.runs) < 1:
         parser.error("all numbers must be at least 1")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU here")
     torch.set_num_threads(options.threads)
-    seconds = compile_seconds()
-    print(f"{provenance.hardware()['cpu']}; torch {torch.__version__}, {options.threads} threads")
-    print(f"kernel: {seconds['compiled']:.1f} s compiled, {seconds['cached']:.2f} s from the cache")
+    seconds = compile_seconds(options.device)
+    hardware = provenance.hardware()
+    if options.device == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name()
+    print(f"{hardware}; torch {torch.__version__}, {options.threads} threads")
+    if seconds:
+        ready, cached = seconds["compiled"], seconds["cached"]
+        print(f"kernel: {ready:.1f} s compiled, {cached:.2f} s from the cache")
     tables = []
     load = os.getloadavg()[0]
     for title in options.sets:
         print(title, file=sys.stderr)
         # The default path is for ordinary models; one huge tensor says nothing more of it.
-        table = measure(title, sets[title](), list(CASES), options.runs)
+        table = measure(title, sets[title](), list(CASES), options.runs, options.device)
         print(f"\n{table.drop(columns='tensors').round(3).to_string(index=False)}\n")
         tables.append(table)
     print(f"load {load:.1f} to {os.getloadavg()[0]:.1f}")
@@ -234,8 +258,9 @@ def main() -> None:
         record = {
             "date": datetime.now(UTC).date().isoformat(),
             "commit": commit + ("+" if dirty else ""),
-            "hardware": provenance.hardware(),
+            "hardware": hardware,
             "versions": provenance.versions(),
+            "device": options.device,
             "threads": options.threads,
             "runs": options.runs,
             "kernel": seconds,

@@ -18,7 +18,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from beyond_adam import reference
-from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _adam_family
+from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _adam_family, _fused
 from beyond_adam.optim.functional import adam_exponent, dynamic_padam, padam, partial_adam
 from beyond_adam.prox import adiabatic_step
 
@@ -361,7 +361,7 @@ def test_a_capture_needs_capturable(cls, monkeypatch):
     train(cls(w, capturable=True), w, 1)
 
 
-def test_fused_is_for_cpus():
+def test_fused_is_for_cpus_and_gpus():
     _adam_family._warn_of_device.cache_clear()
     weights = [torch.empty(3, device="meta"), torch.ones(3)]
     for w in weights:
@@ -371,6 +371,17 @@ def test_fused_is_for_cpus():
         optimizer.step()
     optimizer.step()  # without a second warning, which would be an error
     assert (weights[1] != 1).all()
+
+
+def test_fused_cannot_be_captured_on_gpus(monkeypatch):
+    _adam_family._warn_of_device.cache_clear()
+    monkeypatch.setitem(_fused.KERNELS, "meta", lambda _: None)  # one more device with a kernel
+    w = torch.empty(3, device="meta")
+    w.grad = torch.ones_like(w)
+    optimizer = PAdam([w], weight_decay=0.0, fused=True, capturable=True)
+    with pytest.warns(UserWarning, match="no effect on meta tensors with capturable=True"):
+        optimizer.step()
+    PAdam([w], weight_decay=0.0, fused=True).step()  # whose warning is the kernel's
 
 
 class Reads(TorchDispatchMode):

@@ -90,7 +90,33 @@ def test_paired_differences_need_the_stated_sign(intervals, verdict):
 
 
 def test_an_interval_is_written_from_low_to_high():
-    assert measured_text([(-0.12345, 0.5), (1.0, 2.0)]) == "-0.123 to 0.5, 1 to 2"
+    paired = claim({"kind": "paired"})
+    assert measured_text(paired, [(-0.12345, 0.5), (1.0, 2.0)]) == "-0.123 to 0.5, 1 to 2"
+
+
+@pytest.mark.parametrize(
+    ("published", "decimals", "text"),
+    [
+        ((), 0, "1.2346, 0.012346"),
+        (("92.71", "about 3"), 0, "1.2346, 0.012346"),
+        (("1.00027483", "0.01"), 0, "1.23456789, 0.0123456789"),
+        (("-4.23722310e+18",), 0, "1.23456789, 0.0123456789"),
+        (("0.0000123456",), 0, "1.23457, 0.0123457"),
+        (("1.",), 6, "1.234568, 0.01234568"),
+    ],
+)
+def test_measurements_have_the_digits_of_the_longest_published_number(published, decimals, text):
+    criterion = {"kind": "value", "decimals": decimals} if decimals else {"kind": "value"}
+    assert measured_text(claim(criterion, *published), [1.23456789, 0.0123456789]) == text
+
+
+def test_statements_and_words_are_not_numbers():
+    holds = claim({"kind": "holds"})
+    assert [measured_text(holds, m) for m in (True, False, "once")] == [
+        "holds",
+        "does not hold",
+        "once",
+    ]
 
 
 def test_a_correction_counts_only_where_the_print_fails():

@@ -222,11 +222,20 @@ class TestFront:
         assert len(axes.lines) == 8
         for number, line in enumerate(axes.lines):
             heights = 0.9 - number / 50 - np.array([0.05, 0.08, 0.09])
-            np.testing.assert_allclose(line.get_xydata().T, [[0.5, 0.8, 0.9], heights])
+            np.testing.assert_allclose(line.get_xydata().T, [[0.5, 0.2, 0.1], heights])
         for look in ("color", "marker"):
             assert len({plt.getp(line, look) for line in axes.lines}) == 8
         pd.testing.assert_frame_equal(data, best)
         assert visible(figure) > 20
+
+    def test_the_axis_counts_zeros_and_spreads_what_is_left(self, best):
+        figure, _ = training_plots.front(best, 0.6)
+        [axes] = figure.axes
+        assert axes.get_xscale() == "log"
+        left, right = axes.get_xlim()
+        assert left > 1 > 0.1 > right  # no zeros on the left, most on the right
+        for tick in axes.get_xaxis().get_major_ticks():
+            assert float(tick.label1.get_text()) == pytest.approx(1 - tick.get_loc())
 
     def test_what_is_lower_is_not_shown(self, best):
         figure, _ = training_plots.front(best, 0.6)

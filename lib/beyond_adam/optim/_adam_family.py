@@ -117,8 +117,11 @@ def adam_family(
         left = _fused.take_step(columns, state_steps, rule, grad_scale)
         if not left:
             return
-        for device in {params[i].device.type for i in left} - {"cpu"}:
-            _warn_of_device(device)
+        for device in {params[i].device.type for i in left}:
+            if device not in _fused.KERNELS:
+                _warn_of_device(f"{device} tensors")
+            elif device != "cpu" and capturable:
+                _warn_of_device(f"{device} tensors with capturable=True")
         state_steps = [state_steps[i] for i in left]
         columns = [[column[i] for i in left] if column else [] for column in columns]
     full = [column or columns[3] for column in columns]
@@ -134,10 +137,10 @@ def adam_family(
 
 
 @cache
-def _warn_of_device(device: str) -> None:
-    """Warn, once, that the fused kernel is for CPUs."""
+def _warn_of_device(tensors: str) -> None:
+    """Warn, once for each kind of tensors, that there is no fused kernel for them."""
     warnings.warn(
-        f"fused=True has no effect on {device} tensors, which take the default path: "
+        f"fused=True has no effect on {tensors}, which take the default path: "
         "torch.compile(optimizer.step) fuses it there",
         stacklevel=2,
     )

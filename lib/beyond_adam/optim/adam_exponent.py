@@ -49,7 +49,7 @@ class AdamExponent(AdamFamily):
     foreach
         Whether to step all tensors at once, which takes more memory; None: on accelerators only.
     fused
-        Whether to step tensors on a CPU by a kernel that is compiled on first use, the fastest way.
+        Whether to step in one pass over memory, by a kernel that is compiled on first use.
         This, ``foreach`` and ``differentiable`` exclude each other.
     capturable
         Whether a CUDA graph may capture the step; right but slower on any device.

@@ -22,9 +22,9 @@ foreach
     Whether to step all tensors at once with torch's foreach kernels rather than one by one. None:
     if all are on an accelerator that has them. It takes memory for one temporary list of tensors.
 fused
-    Whether to step tensors on a CPU in one pass over memory, with a kernel that is compiled on
-    first use. Without a compiler that works, and for tensors of other devices, it warns once and
-    has no effect.
+    Whether to step in one pass over memory, with a kernel that is compiled on first use: in C++ for
+    tensors on a CPU, by Triton for those on a GPU. Without a compiler that works, for tensors of
+    other devices, and on a GPU with ``capturable``, it warns once and has no effect.
 capturable
     Whether a CUDA graph may capture the step: then no value is read from the device. The step
     counts must be on the device of their weights.

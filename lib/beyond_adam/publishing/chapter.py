@@ -295,11 +295,11 @@ class Claims:
             value, right = _plain(found), _plain(corrected.get(id))
             verdicts[id] = verdict = claims.judge(claim, value, right)
             kept = right if verdict is Verdict.MISPRINT else value
-            self._keep("claims", id, verdict, kept, note)
+            self._keep("claims", id, verdict, claims.measured_text(claim, kept), note)
             lines.append(_in_words(claim, verdict, value, right, note))
         for id, why in (untestable or {}).items():
             verdicts[id] = Verdict.UNTESTABLE
-            self._keep("claims", self.claim(id).id, Verdict.UNTESTABLE, None, why)
+            self._keep("claims", self.claim(id).id, Verdict.UNTESTABLE, "", why)
             lines.append(f"{myst.badge(Verdict.UNTESTABLE)} {self.claim(id).statement} {why}")
         if listed:
             _show_notes({f"claim-{id}": line for id, line in zip(verdicts, lines, strict=True)})
@@ -332,7 +332,7 @@ class Claims:
             if not shown and not excuse:
                 raise LedgerError(f"erratum {id} is not confirmed: {how}")
             note = how if shown else excuse
-            self._keep("errata", id, "proved" if shown else "untestable here", None, note)
+            self._keep("errata", id, "proved" if shown else "untestable here", "", note)
             lines[f"erratum-{id}"] = (
                 f'<span class="ba-badge ba-erratum">✎ erratum</span> {erratum.printed} '
                 f"**Correct:** {erratum.correct} **Shown:** {note}"
@@ -360,12 +360,12 @@ class Claims:
             f"no erratum {id!r} in {', '.join(self._sources) or 'any source declared'}"
         )
 
-    def _keep(self, kind: str, id: str, verdict: str, measured: Measured | None, note: str) -> None:
+    def _keep(self, kind: str, id: str, verdict: str, measured: str, note: str) -> None:
         if self._once and id in self._found[kind]:
             raise LedgerError(f"{id} is checked twice")
         self._found[kind][id] = {
             "verdict": str(verdict),
-            "measured": claims.measured_text(measured),
+            "measured": measured,
             "note": note,
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -390,10 +390,10 @@ def _in_words(
     if claim.published:
         parts.append(f"Published: {', '.join(claim.published)}.")
     if not isinstance(measured, bool):
-        parts.append(f"Measured: {claims.measured_text(measured)}.")
+        parts.append(f"Measured: {claims.measured_text(claim, measured)}.")
     if corrected is not None:
         right = claim.correction.rstrip(".")
-        parts.append(f"As corrected ({right}): {claims.measured_text(corrected)}.")
+        parts.append(f"As corrected ({right}): {claims.measured_text(claim, corrected)}.")
     return " ".join([*parts, note])
 
 

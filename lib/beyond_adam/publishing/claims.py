@@ -354,16 +354,20 @@ def _is_interval(value: object) -> TypeGuard[tuple[float, float]]:
     return isinstance(value, tuple) and len(value) == 2
 
 
-def measured_text(measured: Measured | None) -> str:
-    """Write a measurement the way tables show it."""
-    if measured is None:
-        return ""
+def measured_text(claim: Claim, measured: Measured) -> str:
+    """Write a measurement the way tables show it.
+
+    Numbers have as many significant digits as the longest published one, and five at least.
+    """
     if isinstance(measured, bool):
         return "holds" if measured else "does not hold"
     if isinstance(measured, str):
         return measured
+    printed = [_NUMBER.fullmatch(text.strip()) for text in claim.published]
+    lengths = [len(f"{number[2]}{number[3] or ''}".lstrip("0")) for number in printed if number]
+    digits = max(5, 1 + claim.criterion.get("decimals", 0), *lengths)
     values = measured if isinstance(measured, Sequence) else [measured]
     return ", ".join(
-        f"{value[0]:.3g} to {value[1]:.3g}" if _is_interval(value) else f"{value:.9g}"
+        f"{value[0]:.3g} to {value[1]:.3g}" if _is_interval(value) else f"{value:.{digits}g}"
         for value in values
     )

@@ -131,6 +131,8 @@ def pruned(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 def front(best: pd.DataFrame, lowest: float) -> tuple[Figure, pd.DataFrame]:
     """Draw what each method reaches at each sparsity; points that share a method are joined.
 
+    The axis is logarithmic in what is left of the weights.
+
     Parameters
     ----------
     best
@@ -143,8 +145,13 @@ def front(best: pd.DataFrame, lowest: float) -> tuple[Figure, pd.DataFrame]:
         colour = (*COLOURS, "0.5")[number]
         style: dict[str, Any] = {"color": colour, "ls": DASHES[number % 7], "lw": 1.3}
         marker = "osD^vX*Ph"[number]
-        axes.plot(line["part"], line["test"], marker=marker, ms=4, label=str(method), **style)
+        axes.plot(1 - line["part"], line["test"], marker=marker, ms=4, label=str(method), **style)
     axes.set(xlabel="part of the weights that is 0", ylabel="test accuracy")
+    axes.set_xscale("log")
+    axes.set_xlim(1.1, 0.9 * (1 - best["part"].max()))
+    parts = [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99]
+    axes.set_xticks([1 - part for part in parts], [f"{part:g}" for part in parts])
+    axes.minorticks_off()
     axes.set_ylim(lowest, best["test"].max() + 0.03 * (1 - lowest))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure, best
