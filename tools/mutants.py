@@ -34,10 +34,22 @@ FUNCTIONS = {
         "_foreach_shrinkage",
     ),
     OPTIM / "_fused.py": ("_rule",),
+    OPTIM / "_fused_triton.py": (
+        "_scalars",
+        "step_block",
+        "_step",
+        "_towards",
+        "_raised",
+        "_log2_of_power",
+        "_root",
+        "_quotient",
+    ),
 }
 KERNEL = OPTIM / "_fused.cpp"
+GPU_KERNEL = OPTIM / "_fused_triton.py"
 FORMULAS = ["tests/test_adam_family.py", "-k", "formula or memory or schedule or autograd or bit"]
 ACCURACY = ["tests/test_fused_step.py"]
+ON_GPU = ["tests/on_gpu.py"]
 ALL = ["tests/test_adam_family.py", "tests/test_blocks.py"]
 
 OPERATORS: dict[type, type] = {
@@ -50,6 +62,9 @@ OPERATORS: dict[type, type] = {
     ast.NotEq: ast.Eq,
     ast.Lt: ast.GtE,
     ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.GtE: ast.Lt,
+    ast.BitOr: ast.BitAnd,
     ast.And: ast.Or,
     ast.Or: ast.And,
     ast.Is: ast.IsNot,
@@ -63,9 +78,11 @@ METHODS = {
     "addcmul_": "addcdiv_",
     "clamp_min_": "clamp_max_",
     "div_": "mul_",
+    "exp2": "exp",
     "expm1": "exp",
     "lerp_": "copy_",
     "log1p": "log",
+    "log2": "log",
     "maximum": "minimum",
     "maximum_": "minimum_",
     "mul_": "div_",
@@ -73,6 +90,7 @@ METHODS = {
     "pow_": "mul_",
     "reciprocal_": "neg_",
     "sqrt": "abs",
+    "sqrt_rn": "abs",
 }
 TOKENS = {"+": "-", "-": "+", "*": "/", "/": "*", "<=": ">", ">": "<=", "<": ">=", "==": "!="}
 FUNCTIONS_CPP = {"std::sqrt": "std::abs", "std::log2": "std::abs", "std::floor": "std::ceil"}
@@ -183,12 +201,18 @@ def survives(mutant: Mutant) -> bool:
         Path(folder, mutant.file).write_text(mutant.text)
         child = os.fork()
         if child == 0:
-            order = (ACCURACY, FORMULAS) if mutant.file == KERNEL else (FORMULAS, ACCURACY)
-            os._exit(tests(folder, (*order, ALL)))
+            if mutant.file == GPU_KERNEL:
+                os.environ["TRITON_INTERPRET"] = "1"
+                order = [ON_GPU]
+            elif mutant.file == KERNEL:
+                order = [ACCURACY, FORMULAS, ALL]
+            else:
+                order = [FORMULAS, ACCURACY, ALL]
+            os._exit(tests(folder, order))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def tests(folder: str, parts: tuple[list[str], ...]) -> int:
+def tests(folder: str, parts: list[list[str]]) -> int:
     """Run parts of the tests on the package in a folder, and return the exit status."""
     import pytest
 
