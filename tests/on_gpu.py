@@ -184,6 +184,18 @@ def test_every_tensor_is_found_in_the_table(count):
     assert {s["step"].item() for s in states} == {2.0}
 
 
+def test_a_tensor_may_have_many_blocks(monkeypatch):
+    monkeypatch.setattr(_fused_triton, "BLOCK", 16)
+    sizes = (100, 1, 2400)
+    weights = [draw(size).to(DEVICE) for size in sizes]
+    twins = [w.clone() for w in weights]
+    grads = [[draw(size, seed=1).to(DEVICE) for size in sizes]]
+    train(PAdam, weights, grads)
+    train(PAdam, twins, grads, fused=False)
+    for w, twin in zip(weights, twins, strict=True):
+        torch.testing.assert_close(w, twin, rtol=1e-5, atol=1e-7)
+
+
 def test_tensors_may_have_taken_other_numbers_of_steps():
     late, early = draw(10).to(DEVICE), draw(10, seed=1).to(DEVICE)
     twins = [late.clone(), early.clone()]
@@ -197,6 +209,18 @@ def test_tensors_may_have_taken_other_numbers_of_steps():
     torch.testing.assert_close(late, twins[0])
     torch.testing.assert_close(early, twins[1])
     assert [state["step"].item() for state in optimizers[0].state.values()] == [3, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_steps_are_counted_in_either_precision(dtype):
+    w = draw(10).to(DEVICE)
+    w.grad = torch.ones_like(w)
+    optimizer = PAdam([w], fused=True)
+    optimizer.step()
+    optimizer.state[w]["step"] = torch.tensor(2.0**24 - 1, dtype=dtype)
+    for count in (2**24, 2**24 + (dtype == torch.float64)):
+        optimizer.step()
+        assert optimizer.state[w]["step"].item() == count
 
 
 def test_it_can_be_tried_out():

@@ -9,9 +9,12 @@ without anything being compiled.
 # Triton reads the kernel's source, and takes annotations for something else.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
+import ctypes
 from array import array
 from contextlib import nullcontext
+from functools import reduce
 from itertools import accumulate, chain
+from operator import or_
 from typing import Final
 
 import torch
@@ -46,7 +49,9 @@ def take_step(rule: _Rule, slots: Slots) -> None:
     """Take a step for all tensors, and count it."""
     *firsts, total = accumulate((-(-size // BLOCK) for size in slots.sizes), initial=0)
     numbers = array("d", [getattr(rule, name) for name, _ in _Rule._fields_[: NUMBERS.value]])
-    counts = [step.item() for step in slots.steps]
+    number = ctypes.c_double if rule.double_steps else ctypes.c_float
+    cells = [number.from_address(step.data_ptr()) for step in slots.steps]
+    counts = [cell.value for cell in cells]
     scalars = {count: _scalars(rule, count + 1) for count in set(counts)}
     numbers.extend(chain.from_iterable(scalars[count] for count in counts))
     table = array("q", chain.from_iterable(zip(*slots.addresses, slots.sizes, firsts, strict=True)))
@@ -66,12 +71,13 @@ def take_step(rule: _Rule, slots: Slots) -> None:
                 AMSGRAD=bool(rule.amsgrad),
                 EPS_AT_POWER=bool(rule.eps_at_power),
                 DECAY=rule.decay,
-                ALIGNED=not any(address % ALIGNMENT for address in chain(*slots.addresses)),
+                ALIGNED=reduce(or_, chain(*slots.addresses)) % ALIGNMENT == 0,
                 TENSORS=triton.next_power_of_2(len(counts)),
                 BLOCK=BLOCK,
                 enable_fp_fusion=True,
             )
-    torch._foreach_add_(slots.steps, torch.ones(()))
+    for cell, count in zip(cells, counts, strict=True):
+        cell.value = count + 1
 
 
 def _scalars(rule: _Rule, count: float) -> tuple[float, float]:
