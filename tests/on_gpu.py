@@ -123,8 +123,8 @@ def test_every_power_of_the_second_moment_is_accurate(cls, c, amsgrad):
         (partial(PAdam, weight_decay=0), torch.optim.Adam),
         (partial(PAdam, weight_decay=0, amsgrad=True), partial(torch.optim.Adam, amsgrad=True)),
         (
-            partial(AdamExponent, weight_decay=0.3, maximize=True),
-            partial(torch.optim.Adam, weight_decay=0.3, maximize=True),
+            partial(AdamExponent, weight_decay=1.0, maximize=True),
+            partial(torch.optim.Adam, weight_decay=1.0, maximize=True),
         ),
         (
             partial(AdamExponent, weight_decay=0.3, decoupled_weight_decay=True),
