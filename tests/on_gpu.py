@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from beyond_adam.optim import AdamExponent, PAdam, Padam, _fused, _fused_triton
+from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _fused, _fused_triton
 from test_fused_step import (
     FLOAT,
     LAYOUTS,
@@ -46,7 +46,9 @@ def kernel(monkeypatch):
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
 )
-@pytest.mark.parametrize(("cls", "options"), RULES, ids=name)
+@pytest.mark.parametrize(
+    ("cls", "options"), [*RULES, (DynamicPAdam, {"weight_decay": 0, "lambda_2": 0.1})], ids=name
+)
 def test_a_step_is_that_of_the_for_loop(cls, options, dtype):
     sizes = [5, 0, 8192, 1, 8193, 1024, 300, 0]
     options = {"lr": 0.01, **options}
@@ -150,6 +152,17 @@ def test_a_step_is_torchs_within_two_units_of_the_last_place(ours, theirs, dtype
             assert in_last_places(a.state[w][key], value, value.abs() + added).max() <= 2
             a.state[w][key].copy_(value)
         w.copy_(twin)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.2, 0.9), (0.9, 0.999)], ids=str)
+def test_moving_averages_forget_what_was_large(betas):
+    w, m = torch.ones(3, device=DEVICE), 0.0
+    optimizer = PAdam([w], betas=betas, fused=True)
+    for g in (1e9, 1.0, 1e-9):
+        w.grad = torch.full_like(w, g)
+        optimizer.step()
+        m = betas[0] * m + (1 - betas[0]) * w.grad.double()
+        assert_accurate(optimizer.state[w]["exp_avg"], m, rtol=1e-6)
 
 
 # ---- memory ----
