@@ -574,7 +574,7 @@ def test_a_caption_tells_what_has_been_confirmed(command, published):
     command("confirm", "toy", "--seed", "1", profile="paper")
     found = {(e.method, e.seed): find(e.run) for e in declared("paper")[:2]}
     for page in published(provenance_table(found))[1]:
-        assert "code changed since: none · first epochs repeated bit for bit at c0ffeec0ff<" in page
+        assert "first epochs repeated bit for bit at c0ffeec0ff · code changed since: none<" in page
 
 
 def test_results_of_this_build_have_no_origin(published):

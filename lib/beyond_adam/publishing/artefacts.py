@@ -66,13 +66,13 @@ class Passport:
             commits = {f"{line['commit'][:10]}{'+' * line['dirty']}" for line in self.origin}
             changed = sorted({name for line in self.origin for name in line["changed"].split()})
             confirmed = sorted({line["confirmed"][:10] for line in self.origin} - {""})
-            again = f" · first epochs repeated bit for bit at {', '.join(confirmed)}"
+            again = f"first epochs repeated bit for bit at {', '.join(confirmed)} · "
             hours = sum(line["hours"] for line in self.origin)
             return (
                 f"{self.profile} profile, archived · {self.dataset} · {seeds} · "
                 f"{' and '.join(sorted(machines))} · {hours:.1f} h in all · "
-                f"commit {', '.join(sorted(commits))} · "
-                f"code changed since: {', '.join(changed) or 'none'}{again * bool(confirmed)}"
+                f"commit {', '.join(sorted(commits))} · {again * bool(confirmed)}"
+                f"code changed since: {', '.join(changed) or 'none'}"
             )
         machine = provenance.hardware()
         return (
