@@ -2,7 +2,7 @@
 
 One launch steps all tensors of a dtype: a program finds, in a table of addresses, the tensor that
 its block of elements lies in. The arithmetic is that of `_fused.cpp`, but that every power is taken
-as one, roots too: beside the traffic of memory it costs nothing. So p and the exponents may move
+as one, roots too, since a GPU has more arithmetic to spare. So p and the exponents may move
 without anything being compiled.
 """
 
