@@ -1,6 +1,6 @@
 """Break every operator and constant of the optimizers' formulas, one at a time; tests must notice.
 
-    .venv/bin/python tools/mutants.py [--jobs 2] [--start 1] [--only TEXT] [--list]
+    .venv/bin/python tools/mutants.py [--jobs 2] [--start 1] [--stop N] [--only TEXT] [--list]
 
 A mutant is a copy of `lib` with one change. It is dead when a test fails; the first tests are those
 that kill most. Exit status 1 means that one has survived, and each survivor is printed.
@@ -64,7 +64,6 @@ OPERATORS: dict[type, type] = {
     ast.Gt: ast.LtE,
     ast.LtE: ast.Gt,
     ast.GtE: ast.Lt,
-    ast.BitOr: ast.BitAnd,
     ast.And: ast.Or,
     ast.Or: ast.And,
     ast.Is: ast.IsNot,
@@ -137,6 +136,8 @@ def changes(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             yield f"({ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right))})"
+        case ast.BinOp(ast.Compare() as left, ast.BitOr(), ast.Compare() as right):  # of tensors
+            yield f"({ast.unparse(ast.BinOp(left, ast.BitAnd(), right))})"
         case ast.BoolOp(op, values):
             yield f"({ast.unparse(ast.BoolOp(OPERATORS[type(op)](), values))})"
         case ast.Compare(left, ops, comparators):
@@ -235,6 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time (1)")
     parser.add_argument("--start", type=int, default=1, help="the number of the first (1)")
+    parser.add_argument("--stop", type=int, help="the number of the last (all)")
     parser.add_argument("--only", default="", help="text that the changed line must contain")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     options = parser.parse_args()
@@ -251,7 +253,7 @@ def main() -> None:
     survivors = []
     with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(options.jobs) as pool:
         os.environ["XDG_CACHE_HOME"] = cache  # for kernels, of which few should stay
-        chosen = mutants[options.start - 1 :]
+        chosen = mutants[options.start - 1 : options.stop]
         results = zip(chosen, pool.map(survives, chosen), strict=True)
         for number, (mutant, alive) in enumerate(results, options.start):
             print(f"{number}/{len(mutants)} {'SURVIVES' if alive else 'dead'} {mutant}", flush=True)
