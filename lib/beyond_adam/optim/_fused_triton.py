@@ -32,6 +32,8 @@ NUMBERS: Final = tl.constexpr(12)
 COLUMNS: Final = tl.constexpr(8)
 """Of the table: addresses of w, g, m, v, max v and 1/s, number of elements, and first block."""
 TYPES: Final = {i: getattr(tl, str(dtype).removeprefix("torch.")) for dtype, i in DTYPES.items()}
+FAR: Final = tl.constexpr(200.0)
+"""More than any log₂ of a positive float32, in size."""
 NO_DECAY: Final = tl.constexpr(DECAYS["none"])
 UPDATED: Final = tl.constexpr(DECAYS["updated"])
 DYNAMIC: Final = tl.constexpr(DECAYS["dynamic"])
@@ -218,7 +220,7 @@ def _log2_of_power(x, power, T: tl.constexpr):
     """Return power · log₂ x for x ≥ 0 and a power in double precision."""
     log2, rounded = tl.log2(x), power.to(T)
     lost = (power - rounded.to(tl.float64)).to(T)
-    return rounded * log2 + lost * tl.minimum(tl.maximum(log2, -200.0), 200.0)  # not 0 · ∞
+    return rounded * log2 + lost * tl.minimum(tl.maximum(log2, -FAR), FAR)  # not 0 · ∞
 
 
 @triton.jit
