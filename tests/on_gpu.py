@@ -5,7 +5,6 @@ test_fused_triton.py sees to that.
 """
 
 import os
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,13 +12,17 @@ import torch
 
 from beyond_adam.optim import AdamExponent, DynamicPAdam, PAdam, Padam, _fused, _fused_triton
 from test_fused_step import (
+    AVERAGES,
     FLOAT,
     LAYOUTS,
+    PRECISIONS,
     RULES,
+    TORCHS,
     assert_accurate,
+    assert_averages_forget,
+    assert_steps_are_torchs,
     draw,
     equal,
-    in_last_places,
     magnitudes,
     name,
     train,
@@ -118,51 +121,15 @@ def test_every_power_of_the_second_moment_is_accurate(cls, c, amsgrad):
     assert_accurate(w, -(m / denominator))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (partial(PAdam, weight_decay=0), torch.optim.Adam),
-        (partial(PAdam, weight_decay=0, amsgrad=True), partial(torch.optim.Adam, amsgrad=True)),
-        (
-            partial(AdamExponent, weight_decay=1.0, maximize=True),
-            partial(torch.optim.Adam, weight_decay=1.0, maximize=True),
-        ),
-        (
-            partial(AdamExponent, weight_decay=0.3, decoupled_weight_decay=True),
-            partial(torch.optim.AdamW, weight_decay=0.3),
-        ),
-    ],
-    ids=["PAdam", "PAdam-amsgrad", "coupled", "decoupled"],
-)
+@PRECISIONS
+@TORCHS
 def test_a_step_is_torchs_within_two_units_of_the_last_place(ours, theirs, dtype):
-    w = draw(5000, dtype=dtype).to(DEVICE)
-    twin = w.clone()
-    a, b = ours([w], lr=0.01, fused=True), theirs([twin], lr=0.01, foreach=False)
-    for step in range(5):
-        w.grad = twin.grad = draw(5000, seed=step + 1, dtype=dtype).to(DEVICE)
-        before = twin.clone()
-        a.step()
-        b.step()
-        scale = torch.maximum(before.abs(), twin.abs())
-        assert in_last_places(w, twin, scale.clamp_min(0.05)).max() <= 2
-        assert not torch.equal(before, twin)
-        for key, value in b.state[twin].items():
-            added = {"step": 0.0, "exp_avg": 0.1 * 5}.get(key, 0.001 * 5**2)
-            assert in_last_places(a.state[w][key], value, value.abs() + added).max() <= 2
-            a.state[w][key].copy_(value)
-        w.copy_(twin)
+    assert_steps_are_torchs(ours, theirs, dtype, DEVICE)
 
 
-@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.2, 0.9), (0.9, 0.999)], ids=str)
+@AVERAGES
 def test_moving_averages_forget_what_was_large(betas):
-    w, m = torch.ones(3, device=DEVICE), 0.0
-    optimizer = PAdam([w], betas=betas, fused=True)
-    for g in (1e9, 1.0, 1e-9):
-        w.grad = torch.full_like(w, g)
-        optimizer.step()
-        m = betas[0] * m + (1 - betas[0]) * w.grad.double()
-        assert_accurate(optimizer.state[w]["exp_avg"], m, rtol=1e-6)
+    assert_averages_forget(betas, DEVICE)
 
 
 # ---- memory ----

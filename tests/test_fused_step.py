@@ -197,15 +197,22 @@ def test_a_dynamic_decay_is_accurate(p, beta_s):
         assert_accurate(new[normal], (factor * w.double())[normal])
 
 
-@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.2, 0.9), (0.9, 0.999)], ids=str)
-def test_moving_averages_forget_what_was_large(betas):
-    w, m = torch.ones(3), 0.0
+AVERAGES = pytest.mark.parametrize("betas", [(0.0, 0.0), (0.2, 0.9), (0.9, 0.999)], ids=str)
+
+
+def assert_averages_forget(betas, device="cpu"):
+    w, m = torch.ones(3, device=device), 0.0
     optimizer = PAdam([w], betas=betas, fused=True)
     for g in (1e9, 1.0, 1e-9):
-        w.grad = torch.full((3,), g)
+        w.grad = torch.full_like(w, g)
         optimizer.step()
         m = betas[0] * m + (1 - betas[0]) * w.grad.double()
         assert_accurate(optimizer.state[w]["exp_avg"], m, rtol=1e-6)
+
+
+@AVERAGES
+def test_moving_averages_forget_what_was_large(betas):
+    assert_averages_forget(betas)
 
 
 def in_last_places(found, expected, scale):
@@ -214,13 +221,15 @@ def in_last_places(found, expected, scale):
     return (found - expected).abs().double() / unit.double()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(
+TORCHS = pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (partial(PAdam, weight_decay=0), torch.optim.Adam),
         (partial(PAdam, weight_decay=0, amsgrad=True), partial(torch.optim.Adam, amsgrad=True)),
-        (partial(AdamExponent, maximize=True), partial(torch.optim.Adam, maximize=True)),
+        (
+            partial(AdamExponent, weight_decay=1.0, maximize=True),
+            partial(torch.optim.Adam, weight_decay=1.0, maximize=True),
+        ),
         (
             partial(AdamExponent, weight_decay=0.3, amsgrad=True),
             partial(torch.optim.Adam, weight_decay=0.3, amsgrad=True),
@@ -233,12 +242,16 @@ def in_last_places(found, expected, scale):
     ],
     ids=["PAdam", "PAdam-amsgrad", "AdamExponent", "coupled", "decoupled", "Padam"],
 )
-def test_a_step_is_torchs_within_two_units_of_the_last_place(ours, theirs, dtype):
-    w, twin = draw(5000, dtype=dtype), draw(5000, dtype=dtype)
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def assert_steps_are_torchs(ours, theirs, dtype, device="cpu"):
+    """Compare steps within two units of the last place."""
+    w = draw(5000, dtype=dtype).to(device)
+    twin = w.clone()
     a, b = ours([w], lr=0.01, fused=True), theirs([twin], lr=0.01, foreach=False)
     for step in range(10):
-        w.grad = draw(5000, seed=step + 1, dtype=dtype)
-        twin.grad = w.grad
+        w.grad = twin.grad = draw(5000, seed=step + 1, dtype=dtype).to(device)
         before = twin.clone()
         a.step()
         b.step()
@@ -251,6 +264,12 @@ def test_a_step_is_torchs_within_two_units_of_the_last_place(ours, theirs, dtype
             assert in_last_places(a.state[w][key], value, value.abs() + added).max() <= 2
             a.state[w][key].copy_(value)
         w.copy_(twin)
+
+
+@PRECISIONS
+@TORCHS
+def test_a_step_is_torchs_within_two_units_of_the_last_place(ours, theirs, dtype):
+    assert_steps_are_torchs(ours, theirs, dtype)
 
 
 # ---- sizes, threads and layouts ----

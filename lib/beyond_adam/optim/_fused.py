@@ -136,7 +136,7 @@ def _call(kernel: Kernel, rule: _Rule, columns: list[list[Tensor]], steps: list[
     everything = [*chain(columns[1], *states)]
     device = columns[0][0].device
     if device.type == "cpu":
-        there = [tensor.is_cpu for tensor in everything]  # in a tenth of the time
+        there = [tensor.is_cpu for tensor in everything]
     else:
         there = [tensor.device == device for tensor in everything]
     if not all(there):
