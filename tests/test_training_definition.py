@@ -333,7 +333,14 @@ def test_all_parameters_are_decayed_or_those_of_matrices(optimizer):
     model, made = built(optimizer=optimizer, options=options, decay="all")
     [group] = made.param_groups
     assert (group["weight_decay"], group["params"]) == (0.3, list(model.parameters()))
-    assert made.defaults.get("fused", True), "is fused if it can be"
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW, SGD, PAdam, AdamExponent])
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("meta", False)])
+def test_steps_are_fused_where_there_are_kernels(optimizer, device, fused):
+    run = replace(PLAIN, model=resnet20, model_options={}, optimizer=optimizer, options={})
+    made = run.build_optimizer(run.build_model(), torch.device(device))
+    assert made.defaults["fused"] is fused
 
 
 def test_the_square_norm_too_is_for_matrices_alone():

@@ -223,8 +223,7 @@ class Definition:
         """Return the optimizer of a model on a device, with its fused step if it has one there."""
         options = dict(self.options)
         if "fused" in inspect.signature(self.optimizer).parameters:
-            fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
-            options.setdefault("fused", fused)
+            options.setdefault("fused", device.type in ("cpu", "cuda"))
         if self.decay == "all":
             return self.optimizer(model.parameters(), **options)
         decays = {"weight_decay": 0.0, **{k: options.pop(k) for k in DECAYS if k in options}}
