@@ -94,6 +94,23 @@ def test_damaged_checkpoints_do_not_take_the_place_of_whole_ones(folder):
     assert names(folder) == ["checkpoint-000001.pt", "checkpoint-000002.pt"]
 
 
+@pytest.mark.parametrize("how", DAMAGES)
+def test_the_two_that_are_kept_are_whole(folder, how):
+    damage(folder / "checkpoint-000003.pt", how)
+    checkpoints.save(folder, 4, state(4))
+    assert names(folder) == ["checkpoint-000002.pt", "checkpoint-000004.pt"]
+    damage(folder / "checkpoint-000004.pt", how)
+    assert newest(folder) == 2
+
+
+def test_what_was_saved_on_a_gpu_can_be_taken_up_where_there_is_none(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _storage: "cuda:0")
+        checkpoints.save(tmp_path, 1, state(1))
+    assert newest(tmp_path) == 1
+    assert checkpoints.newest(tmp_path)[1]["weight"].is_cpu
+
+
 def test_what_a_killed_process_left_behind_is_no_checkpoint(folder):
     (folder / "checkpoint.part").write_bytes(b"half")
     assert newest(folder) == 3

@@ -110,6 +110,13 @@ def test_the_shortcuts_of_resnet20_are_free_and_the_stem_of_the_wide_one_is_narr
         assert count(wide_resnet()) == 2_748_890  # Padam's network of the name has 2 777 674
 
 
+@pytest.mark.parametrize(("make", "relus"), [(resnet18, 17), (resnet20, 19), (wide_resnet, 13)])
+def test_every_activation_is_a_module_so_that_its_units_can_be_counted(make, relus):
+    with torch.device("meta"):
+        modules = make().modules()
+    assert sum(isinstance(module, nn.ReLU) for module in modules) == relus
+
+
 def test_resnet18_has_21_weights_to_decay_and_41_vectors():
     # Code of p-norm Adam: 11 164 352 parameters are decayed, 9 610 are not.
     with torch.device("meta"):

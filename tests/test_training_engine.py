@@ -23,7 +23,7 @@ from beyond_adam.data.augmentation import Crop, Rotation, Translation, augmented
 from beyond_adam.models import fashion_cnn, image_mlp
 from beyond_adam.optim import GeometricSchedule, LinearSchedule, PAdam, StepSchedule
 from beyond_adam.prox import prox_lp
-from beyond_adam.training import Definition, Penalty, Pruning, checkpoints, engine, train
+from beyond_adam.training import Definition, Penalty, Pruning, checkpoints, engine, probes, train
 from test_sharded import join
 
 CNN = {"model": fashion_cnn, "model_options": {"side": 8, "widths": (4, 8, 16)}}
@@ -411,6 +411,24 @@ def test_bfloat16_is_for_activations_alone(tmp_path):
         assert row["test_loss"] != other["test_loss"]
 
 
+def test_convolutions_are_not_rounded_to_tf32(tmp_path, monkeypatch):
+    rounded, total_loss = [], engine.total_loss
+
+    def watched(*arguments):
+        rounded.append(torch.backends.cudnn.allow_tf32)
+        return total_loss(*arguments)
+
+    for module in (engine, probes):
+        monkeypatch.setattr(module, "total_loss", watched)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    outcome = train(definition(epochs=1), tmp_path)
+    steps = len(rounded)
+    probes.measure(definition(epochs=1), outcome.model, "cpu")
+    assert 0 < steps < len(rounded)
+    assert not any(rounded)
+    assert torch.backends.cudnn.allow_tf32, "it is as it was"
+
+
 def test_a_compiled_model_is_the_same_model(tmp_path, monkeypatch):
     compiled = []
 
@@ -463,6 +481,15 @@ def test_a_run_that_diverges_ends_and_says_where(tmp_path):
     assert again.segments == outcome.segments
 
 
+def test_a_last_step_that_breaks_the_model_is_a_failure_too(tmp_path):
+    run = definition(epochs=3, batch=5000, options={"lr": 1e30})
+    outcome = train(run, tmp_path)
+    said = r"the test loss was (inf|nan) after epoch 1, whose last learning rate was 1e\+30"
+    assert re.fullmatch(said, outcome.failure)
+    assert np.isfinite(outcome.epochs[0]["train_loss"])
+    assert len(outcome.epochs) == 1
+
+
 # --- checkpoints ---
 
 
@@ -488,6 +515,12 @@ def test_a_run_that_is_over_is_not_trained_again(tmp_path, monkeypatch):
     [segment] = again.segments
     assert segment.pop("seconds") > 0
     assert segment == {"commit": "a", "first": 1, "last": 2}
+
+
+def test_a_folder_with_checkpoints_of_another_run_is_refused(tmp_path):
+    train(definition(seed=1), tmp_path, until=1)
+    with pytest.raises(ValueError, match=f"has checkpoints of {definition(seed=1).name}, not of "):
+        train(definition(seed=2), tmp_path)
 
 
 def test_a_full_disk_stops_a_run_that_can_be_taken_up_again(tmp_path, monkeypatch):

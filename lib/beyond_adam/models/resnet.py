@@ -138,11 +138,13 @@ class _BasicBlock(nn.Module):
         )
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else shortcut(inputs, outputs, stride)
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place, because nothing else needs the normalised residual: its gradient does not.
         out: Tensor = self.residual(x)
-        return out.add_(self.shortcut(x)).relu_()
+        out = self.activation(out.add_(self.shortcut(x)))
+        return out
 
 
 class _PreActivatedBlock(nn.Module):

@@ -8,6 +8,7 @@ newest is damaged.
 import hashlib
 import io
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,20 +50,22 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
         draft.unlink(missing_ok=True)
         raise
     # Later ones are damaged: a run that found one whole would not be here.
-    kept = [file for file in _all(folder) if file.name <= place.name][-KEPT:]
-    for file in set(_all(folder)).difference(kept):
+    earlier = [file for file in reversed(_all(folder)) if file.name < place.name]
+    kept = {place, *islice((file for file in earlier if _content(file)), KEPT - 1)}
+    for file in set(_all(folder)) - kept:
         file.unlink()
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     """Return the newest checkpoint that is whole: epochs done, and state; None if there is none.
 
-    A damaged one is said to be so and passed over.
+    Tensors are on the CPU. A damaged one is said to be so and passed over.
     """
     for file in reversed(_all(folder)):
-        content = file.read_bytes()
-        if hashlib.sha256(content[32:]).digest() == content[:32]:
-            state = torch.load(io.BytesIO(content[32:]), weights_only=True)
+        content = _content(file)
+        if content:
+            # Tensors of a GPU may go on where there is none; the model puts them where it is.
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             return int(file.stem.rpartition("-")[2]), state
         print(f"{file}: damaged, going back to the one before", flush=True)
     return None
@@ -72,6 +75,12 @@ def remove(folder: Path) -> None:
     """Remove all checkpoints."""
     for file in [*_all(folder), folder / "checkpoint.part"]:
         file.unlink(missing_ok=True)
+
+
+def _content(file: Path) -> bytes:
+    """Return what was saved, or nothing if the file is damaged."""
+    found = file.read_bytes()
+    return found[32:] if hashlib.sha256(found[32:]).digest() == found[:32] else b""
 
 
 def _all(folder: Path) -> list[Path]:

@@ -6,8 +6,9 @@ again at its last checkpoint ends with the same bits as one that was not.
 """
 
 import contextlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -229,14 +230,15 @@ def train(
         accuracies where numbers are predicted; the loss is then the mean squared error by the
         variance of the numbers for training. Those of ``layers`` have ``epoch``, ``layer``,
         ``threshold``, and ``count``, how many entries are at most that.
-        A loss that is not finite ends the run after the epoch; ``failure`` then says where.
+        A loss that is not finite, of a step or measured, ends the run after the epoch; ``failure``
+        then says where.
 
     Raises
     ------
     DatasetError
         If the data are not there.
     ValueError
-        If the definition does not fit model or data.
+        If the definition does not fit model or data, or the checkpoint is of another run.
     OSError
         If a checkpoint cannot be written; older ones are as they were.
     """
@@ -252,6 +254,8 @@ def train(
     done = 0
     if found:
         done, state = found
+        if state["run"] != run.name:
+            raise ValueError(f"{folder} has checkpoints of {state['run']}, not of {run.name}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         outcome.epochs, outcome.layers = state["epochs"], state["layers"]
@@ -265,7 +269,8 @@ def train(
     saved = time.perf_counter()
     for epoch in bar if not outcome.failure else ():
         started = time.perf_counter()
-        row = loop.epoch(epoch)
+        with all_digits():
+            row = loop.epoch(epoch)
         seconds = time.perf_counter() - started
         outcome.epochs.append({**row, "seconds": round(seconds, 3)})
         outcome.layers += _small(model, epoch + 1)
@@ -276,6 +281,7 @@ def train(
         last = epoch + 1 == stop or bool(outcome.failure)
         if leader and (last or time.perf_counter() - saved >= between):
             state = {
+                "run": run.name,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "epochs": outcome.epochs,
@@ -291,6 +297,17 @@ def train(
         outcome.segments = [*outcome.segments, segment]
     outcome.model = model.cpu()
     return outcome
+
+
+@contextlib.contextmanager
+def all_digits() -> Iterator[None]:
+    """Let convolutions of float32 be what they are called, on GPUs that would round to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _check(run: Definition, data: Dataset) -> None:
@@ -372,12 +389,16 @@ class _Loop:
             row |= self._measured("validation", self.splits.validation)
         row |= self._measured("test", self.splits.test)
         wrong = (~losses.isfinite()).nonzero()
+        measured = [name for name, value in row.items() if not math.isfinite(float(value))]
+        found = ""
         if len(wrong):
             step = int(wrong[0])
-            self.failure = (
-                f"the loss was {losses[step].item()} at step {step + 1} of {len(batches)} in epoch "
-                f"{epoch + 1}, whose last learning rate was {row['lr']:g}"
-            )
+            found = f"loss was {losses[step].item()} at step {step + 1} of {len(batches)} in"
+        elif measured:  # the step that broke the model was the last one
+            found = f"{measured[0].replace('_', ' ')} was {row[measured[0]]} after"
+        if found:
+            lr = f"whose last learning rate was {row['lr']:g}"
+            self.failure = f"the {found} epoch {epoch + 1}, {lr}"
         return row
 
     def _move(self, epoch: int, step: int, steps: int) -> None:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from beyond_adam.data import load
 from beyond_adam.training.definition import Definition
-from beyond_adam.training.engine import EVALUATED_AT_ONCE, Examples, Row, Splits, total_loss
+from beyond_adam.training.engine import (
+    EVALUATED_AT_ONCE,
+    Examples,
+    Row,
+    Splits,
+    all_digits,
+    total_loss,
+)
 
 CUTS: Final = (0.0, 1e-13, 1e-11, 1e-9, 1e-8, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Sizes up to which entries are set to zero."""
@@ -19,6 +26,7 @@ PARTS: Final = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98
 """Parts of the weights, the smallest ones, that are set to zero."""
 
 
+@all_digits()
 def measure(
     run: Definition, model: nn.Module, device: str | torch.device
 ) -> dict[str, pd.DataFrame]:
