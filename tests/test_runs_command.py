@@ -44,11 +44,11 @@ def definition(profile, seed=0, lr=0.05):
 def declared(profile):
     """Return what two experiments declare that share a run; one run of the second diverges."""
     return [
-        Entry("toy", "slow", 0, definition(profile), False),
-        Entry("toy", "slow", 1, definition(profile, seed=1), False),
+        Entry("toy", "slow", 0, definition(profile)),
+        Entry("toy", "slow", 1, definition(profile, seed=1)),
         Entry("toy", "fast, by far", 0, definition(profile, lr=0.2), True),
-        Entry("wild", "slow", 0, definition(profile), False),
-        Entry("wild", "too fast", 0, definition(profile, lr=1e30), False),
+        Entry("wild", "slow", 0, definition(profile)),
+        Entry("wild", "too fast", 0, definition(profile, lr=1e30)),
     ]
 
 
@@ -169,8 +169,8 @@ class TestRun:
         command("run", "--name", FAST.name, "--device", "meta", "--compile", "--quiet")
         command("run", "--name", FAST.name, "--device", "cpu")
         assert passed == [
-            {"device": "meta", "show": False, "compiled": True},
-            {"device": "cpu", "show": True, "compiled": False},
+            {"device": "meta", "show": False, "fresh": True, "compiled": True},
+            {"device": "cpu", "show": True, "fresh": True, "compiled": False},
         ]
 
     def test_what_has_been_begun_is_taken_up(self, command, states, trained):
@@ -237,6 +237,21 @@ class TestArchive:
         status, out, _ = command("run", "--name", run.name, "--quiet", profile="paper")
         assert (status, "archived in" in out, len(trained)) == (0, False, 1)
 
+    def test_what_took_hours_is_not_done_again_because_code_changed(self, command, trained):
+        done, begun = (declared("paper")[number].run for number in (1, 2))
+        records.perform(done)
+        damage(done, by_other_code)
+        other = records.origin(begun, "cpu")
+        other["modules"] = {**other["modules"], ENGINE: "another"}
+        engine.train(begun, records.working(begun), origin=other, until=1)
+        trained.clear()
+        for run in (done, begun):
+            assert command("run", "--name", run.name, "--quiet", profile="paper")[0] == 0
+            found = find(run)
+            assert (found.archived, found.changes()) == (True, [ENGINE])
+        assert trained == [begun.name]
+        assert [segment["first"] for segment in find(begun).content["segments"]] == [1, 2]
+
     def test_archived_runs_stay_when_code_changes(self, command, states, trained):
         run = declared("paper")[1].run
         command("run", "--name", run.name, "--quiet", profile="paper")
@@ -252,6 +267,14 @@ class TestArchive:
         command("run", "--name", everything[1], "--quiet", profile="paper")
         records.perform(declared("paper")[2].run)  # which is only here
         assert plan.untrained() == [everything[number] for number in (0, 2, 3, 4)]
+
+    @pytest.mark.parametrize("gpu", [True, False])
+    def test_the_workflow_leaves_out_what_needs_a_gpu_where_there_is_none(self, monkeypatch, gpu):
+        first, second, *_ = declared("paper")
+        both = [first, second._replace(needs_gpu=True)]
+        monkeypatch.setattr(runs, "declared", lambda _: both)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        assert plan.untrained() == [entry.run.name for entry in both][: 2 if gpu else 1]
 
 
 class TestJobs:
@@ -416,7 +439,7 @@ class TestCompare:
     def test_what_one_leaves_out_has_its_default(self, command, monkeypatch):
         run = definition("smoke")
         smooth = Definition(**{**vars(run), "label_smoothing": 0.1})
-        both = [Entry("toy", "plain", 0, run, False), Entry("toy", "smooth", 0, smooth, False)]
+        both = [Entry("toy", "plain", 0, run), Entry("toy", "smooth", 0, smooth)]
         monkeypatch.setattr(runs, "declared", lambda _: both)
         lines = command("compare")[1].splitlines()
         assert [line.split() for line in lines[2:]] == [
@@ -457,8 +480,21 @@ class TestConfirm:
         table.to_parquet(file)
         status, _, err = command("confirm", "toy", profile="paper")
         assert status == 1
-        assert err == f"error: {archived.name}: epoch 2 does not come out the same\n"
+        said = f"toy: slow, seed 1: {archived.name}: epoch 2 does not come out the same"
+        assert err == f"error: {said}\n"
         assert "changed since" in states("toy", profile="paper")["toy: slow, seed 1"][-1]
+
+    def test_what_cannot_be_confirmed_does_not_keep_others_from_it(self, command, archived):
+        other = declared("paper")[2].run
+        command("run", "--name", other.name, "--quiet", profile="paper")
+        for run in (archived, other):
+            damage(run, by_other_code)
+        damage(archived, lambda content: content["segments"][0].update(device="a GPU"))
+        status, out, err = command("confirm", "toy", profile="paper")
+        assert status == 1
+        assert out == "toy: fast, by far, seed 0: the same, bit for bit\n"
+        said = f"toy: slow, seed 1: {archived.name}: was trained on a GPU, not on a CPU"
+        assert err == f"error: {said}\n"
 
 
 class TestCommandLine:
@@ -495,6 +531,8 @@ def test_experiments_declare_their_runs(monkeypatch):
     assert found == fashion_mnist.runs("smoke")
     assert all(e.keeps_weights for e in of["fashion-mnist"])
     assert not any(e.keeps_weights for e in of["sparsity-front"])
+    large = {e.experiment for e in runs.declared("paper") if e.needs_gpu}
+    assert large == {"resnet18-cifar10"}
 
 
 # --- what the book does with them ---

@@ -1,3 +1,4 @@
+import errno
 import types
 
 import pandas as pd
@@ -48,6 +49,24 @@ def test_a_damaged_record_is_computed_again(experiment, damaged):
     tables = store.load(experiment, "smoke")
     assert len(experiment.runs) == 2
     assert list(tables["numbers"]["name"]) == ["a", "b"]
+
+
+def test_a_full_disk_leaves_the_old_record_and_nothing_else(experiment, monkeypatch):
+    store.load(experiment, "smoke")
+    place = store.folder("toy", "smoke")
+
+    def full(_table, file):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "key", lambda *_: {"other": "key"})
+        patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.load(experiment, "smoke")
+    assert [file.name for file in place.parent.iterdir()] == ["toy"]
+    store.load(experiment, "smoke")
+    assert len(experiment.runs) == 2
 
 
 def test_an_experiment_that_fails_leaves_the_old_record(experiment, monkeypatch):

@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 from beyond_adam.data.augmentation import Rotation, Translation
 from beyond_adam.models import fashion_cnn, image_mlp, resnet20
 from beyond_adam.optim import AdamExponent, LinearSchedule, PAdam, Padam, StepSchedule
-from beyond_adam.training import Definition, Penalty, Pruning
+from beyond_adam.training import Definition, Penalty, Pruning, WarmUp
 
 DEFINITION = Definition(
     data="digits",
@@ -198,6 +198,9 @@ def test_the_modules_are_those_of_what_is_named():
     assert PLAIN.modules == {"beyond_adam.models.mlp", "torch.optim.sgd"}
     assert replace(PLAIN, model=nn.Linear).modules == {"torch.nn.modules.linear", "torch.optim.sgd"}
     assert __name__ in replace(PLAIN, schedules={"lr": double}).modules
+    warm = WarmUp(0.001, 2, LinearSchedule(0.1, 0.01, 8))
+    schedulers = "beyond_adam.optim.schedulers"
+    assert schedulers in replace(PLAIN, schedules={"lr": warm}).modules
 
 
 # --- what is refused ---

@@ -1,14 +1,17 @@
+import contextlib
 import errno
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.optim import SGD
 
-from beyond_adam import project
+from beyond_adam import dependencies, project
 from beyond_adam.data import load
 from beyond_adam.models import image_mlp
 from beyond_adam.training import (
@@ -38,6 +41,8 @@ RUN = Definition(
 )
 
 DIVERGING = replace(RUN, options={"lr": 1e30})
+
+ALONE = records._alone
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +111,7 @@ def test_a_record_is_a_folder_of_the_build(root):
         "parameters": 64 * 8 + 8 + 8 * 10 + 10,
         "last": epochs.iloc[-1].to_dict(),
         "tables": TABLES,
+        "probes": dependencies.closure([records.PROBES])[records.PROBES],
     }
     assert segment.pop("seconds") > 0
     assert segment.pop("modules") == records.modules(RUN)
@@ -117,6 +123,8 @@ def test_a_record_is_a_folder_of_the_build(root):
         "dirty": False,
         "device": "cpu",
         "threads": torch.get_num_threads(),
+        "compiled": False,
+        "fingerprint": load("digits").fingerprint,
         "first": 1,
         "last": 2,
     }
@@ -180,8 +188,16 @@ def test_another_lock_makes_a_record_be_computed_again(trainings):
 def test_other_data_make_a_record_be_computed_again(trainings):
     file = perform(RUN).folder / "record.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "fingerprint": "another"}))
+    content["segments"][0]["fingerprint"] = "another"
+    file.write_text(json.dumps(content))
     perform(RUN)
+    assert trainings == [RUN, RUN]
+
+
+def test_other_probes_make_a_record_be_computed_again(trainings, monkeypatch):
+    perform(RUN)
+    monkeypatch.setattr(records, "_probes", lambda: "another")
+    assert perform(RUN).content["probes"] == "another"
     assert trainings == [RUN, RUN]
 
 
@@ -196,11 +212,65 @@ def test_an_archived_record_stays_and_says_what_changed(trainings, change):
 
 def test_a_run_taken_up_by_other_code_says_what_changed(change):
     before = records.origin(RUN, "cpu")
-    train(replace(RUN, epochs=1), records.working(RUN), origin=before)
+    train(RUN, records.working(RUN), origin=before, until=1)
     change("beyond_adam.models.mlp")
-    record = perform(RUN)
+    record = perform(RUN, fresh=False)
     assert [(s["first"], s["last"]) for s in record.content["segments"]] == [(1, 1), (2, 2)]
     assert record.changes() == ["beyond_adam.models.mlp"]
+
+
+@pytest.mark.parametrize("other", ["modules", "lock", "fingerprint"])
+def test_what_was_begun_otherwise_is_begun_again(other):
+    for same in (True, False):
+        run = replace(RUN, seed=int(same))
+        before = records.origin(run, "cpu")
+        train(run, records.working(run), origin=before | ({} if same else {other: "?"}), until=1)
+        segments = perform(run).content["segments"]
+        firsts = [segment["first"] for segment in segments]
+        assert firsts == ([1, 2] if same else [1])
+
+
+def test_nobody_else_is_at_work_on_a_run_meanwhile(capsys, trainings):
+    begun, go = threading.Event(), threading.Event()
+
+    def other():
+        with records._alone(RUN):
+            begun.set()
+            go.wait()
+            trainings.append("of the other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait()
+    perform(replace(RUN, seed=1))  # other runs are free
+    assert capsys.readouterr().out == ""
+    threading.Timer(0.2, go.set).start()
+    put_away(perform(RUN), weights=False)
+    thread.join()
+    said = f"{RUN.name}: waiting for another process that is at work on it\n"
+    assert capsys.readouterr().out == said
+    assert trainings == [replace(RUN, seed=1), "of the other", RUN]
+
+
+def test_what_another_process_did_meanwhile_is_not_done_again(trainings, monkeypatch):
+    @contextlib.contextmanager
+    def late(run):
+        with ALONE(run):
+            pass
+        monkeypatch.setattr(records, "_alone", ALONE)
+        perform(run)  # as the other process does
+        with ALONE(run):
+            yield
+
+    monkeypatch.setattr(records, "_alone", late)
+    perform(RUN)
+    assert trainings == [RUN]
+
+
+def test_under_torch_distributed_there_are_no_records(monkeypatch):
+    monkeypatch.setattr(records.dist, "is_initialized", lambda: True)
+    with pytest.raises(RuntimeError, match="a record is written by one process"):
+        perform(RUN)
 
 
 def test_what_was_killed_before_its_record_was_written_is_not_trained_again(monkeypatch):
@@ -292,6 +362,32 @@ def test_a_run_that_diverged_leaves_a_record_that_is_not_archived(trainings):
     assert not records.project.archive().exists()
 
 
+def test_a_run_that_diverged_is_no_result():
+    runs = {("SGD", 0): RUN, ("wild", 3): DIVERGING}
+    with pytest.raises(ValueError, match=r"^wild, seed 3: the loss was (inf|nan) at step"):
+        collect(runs, "quick")
+
+
+def test_a_full_disk_is_said_to_be_so(monkeypatch):
+    def full(*_arguments):
+        raise SafetensorError("No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "save_file", full)
+        with pytest.raises(OSError, match=r"cannot write .*weights\.safetensors.*No space left"):
+            perform(RUN)
+    assert find(RUN) is None
+    assert perform(RUN).folder == find(RUN).folder
+
+
+def test_what_was_trained_on_a_gpu_cannot_be_confirmed_on_a_cpu(trainings):
+    record = perform(RUN)
+    record.content["segments"][0]["device"] = "NVIDIA H200"
+    with pytest.raises(ValueError, match=f"{RUN.name}: was trained on NVIDIA H200, not on a CPU"):
+        confirm(record)
+    assert trainings == [RUN]
+
+
 # --- the archive ---
 
 
@@ -375,7 +471,7 @@ def test_tables_of_many_runs_are_one():
 
 
 def test_provenance_is_a_line_for_each_segment(change, monkeypatch):
-    train(replace(RUN, epochs=1), records.working(RUN), origin=records.origin(RUN, "cpu"))
+    train(RUN, records.working(RUN), origin=records.origin(RUN, "cpu"), until=1)
     monkeypatch.setattr(records.provenance, "commit", lambda: ("decade", True))
     found = {("SGD", 0): put_away(perform(RUN), weights=False)}
     found["SGD", 1] = perform(RUNS["SGD", 1])

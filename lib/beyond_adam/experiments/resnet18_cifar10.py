@@ -18,6 +18,9 @@ from beyond_adam.training import Definition, WarmUp, collect, provenance_table, 
 
 NAME = "resnet18-cifar10"
 
+NEEDS_GPU: Final = True
+"""`make paper` leaves the runs out where there is none; they would take days."""
+
 SEED: Final = 1337
 
 EPOCHS, WARM = 100, 2

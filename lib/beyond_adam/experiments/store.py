@@ -106,9 +106,13 @@ def _save(place: Path, name: str, tables: Tables, key: dict[str, str], seconds: 
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{name}-"))
-    for table, frame in tables.items():
-        frame.to_parquet(draft / f"{table}.parquet")
-    (draft / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    try:
+        for table, frame in tables.items():
+            frame.to_parquet(draft / f"{table}.parquet")
+        (draft / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    except BaseException:  # a full disk, for one
+        shutil.rmtree(draft)
+        raise
     if place.exists():
         place.rename(draft / "replaced")
         draft.rename(place)

@@ -142,8 +142,8 @@ class _BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In place, because nothing else needs the normalised residual: its gradient does not.
-        out: Tensor = self.residual(x)
-        out = self.activation(out.add_(self.shortcut(x)))
+        residual: Tensor = self.residual(x)
+        out: Tensor = self.activation(residual.add_(self.shortcut(x)))
         return out
 
 

@@ -208,9 +208,12 @@ class Definition:
     @property
     def modules(self) -> set[str]:
         """The modules that have the model, optimizer, schedules and changes that are named."""
-        named = [self.model, self.optimizer]
-        used = [*self.schedules.values(), *self.augmentation]
-        return {item.__module__ for item in [*named, *used]}
+        parts = [self.model, self.optimizer, *self.schedules.values(), *self.augmentation]
+        for part in parts:  # and what these are made of, which is appended
+            if dataclasses.is_dataclass(part):
+                inner = (getattr(part, item.name) for item in dataclasses.fields(part))
+                parts += filter(callable, inner)
+        return {part.__module__ for part in parts}
 
     def build_model(self) -> nn.Module:
         """Return the model at its start; the global generators are left as they were."""

@@ -6,16 +6,20 @@ tables of `beyond_adam.training.probes`, and ``weights.safetensors``. While the 
 there are checkpoints in the place of all that.
 """
 
+import contextlib
+import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +30,9 @@ from beyond_adam.training.definition import Definition
 
 MODULES: Final = ("beyond_adam.training.engine",)
 """Modules that every run depends on, besides those that its definition names."""
+
+PROBES: Final = "beyond_adam.training.probes"
+"""The module that measures what was trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +53,10 @@ class Record:
         ``last`` (the last row of ``epochs``), names of the ``tables``, and ``segments``: for each
         stretch of epochs (from ``first`` to ``last``) that was computed in one go its ``seconds``,
         ``commit``, whether the tree was ``dirty``, ``versions``, ``hardware``, ``device``,
-        ``threads``, and hashes of the ``modules`` and the ``lock``. And ``confirmed``, if `confirm`
-        has: number of ``epochs`` that were repeated, ``commit``, and hashes of the ``modules``.
+        ``threads``, whether the model was ``compiled``, and hashes of the ``modules``, the ``lock``
+        and the data. ``probes`` is the hash of the module that measured the tables. And
+        ``confirmed``, if `confirm` has: number of ``epochs`` that were repeated, ``commit``, and
+        hashes of the ``modules``.
     """
 
     run: Definition
@@ -86,8 +95,10 @@ def modules(run: Definition) -> dict[str, str]:
     return dependencies.closure([*MODULES, *own])
 
 
-def origin(run: Definition, device: str | torch.device) -> dict[str, Any]:
-    """Return what is kept of the circumstances of a run: code, versions, and hardware."""
+def origin(
+    run: Definition, device: str | torch.device, *, compiled: bool = False
+) -> dict[str, Any]:
+    """Return what is kept of the circumstances of a run: code, data, versions, and hardware."""
     commit, dirty = provenance.commit()
     return {
         "commit": commit,
@@ -96,20 +107,35 @@ def origin(run: Definition, device: str | torch.device) -> dict[str, Any]:
         "hardware": provenance.hardware(),
         "device": _device_name(torch.device(device)),
         "threads": torch.get_num_threads(),
-        "modules": modules(run),
-        "lock": _lock(),
+        "compiled": compiled,
+        **_basis(run),
     }
 
 
-def _lock() -> str:
-    return dependencies.digest((project.root() / "requirements.lock").read_bytes())
+def _basis(run: Definition) -> dict[str, Any]:
+    """Return what the results of a run rest on: code, packages and data."""
+    return {
+        "modules": modules(run),
+        "lock": dependencies.digest((project.root() / "requirements.lock").read_bytes()),
+        "fingerprint": load_data(run.data).fingerprint,
+    }
 
 
 def _holds(record: Record) -> bool:
     """Return whether a record is of the code, the packages and the data as they are now."""
-    packages = {segment["lock"] for segment in record.content["segments"]}
-    data = load_data(record.run.data).fingerprint
-    return not record.changes() and packages == {_lock()} and record.content["fingerprint"] == data
+    segments = record.content["segments"]
+    measured = record.content.get("probes") == _probes()
+    return measured and not record.changes() and _agree(segments, record.run, "lock", "fingerprint")
+
+
+def _agree(segments: Iterable[Mapping[str, Any]], run: Definition, *names: str) -> bool:
+    """Return whether all segments rest on what a run would rest on now, as far as it is named."""
+    now = _basis(run)
+    return all(segment.get(name) == now[name] for segment in segments for name in names)
+
+
+def _probes() -> str:
+    return dependencies.closure([PROBES])[PROBES]
 
 
 def _device_name(device: torch.device) -> str:
@@ -134,8 +160,27 @@ def find(run: Definition) -> Record | None:
     return None
 
 
+@contextlib.contextmanager
+def _alone(run: Definition) -> Iterator[None]:
+    """Wait until no other process is at work on a run, and let none begin meanwhile."""
+    file = working(run).with_name(f"{run.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{run.name}: waiting for another process that is at work on it", flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def perform(
-    run: Definition, *, device: str | torch.device = "cpu", show: bool = False, **options: Any
+    run: Definition,
+    *,
+    device: str | torch.device = "cpu",
+    show: bool = False,
+    fresh: bool = True,
+    compiled: bool = False,
 ) -> Record:
     """Return the record of a run; what is missing of it is trained.
 
@@ -147,22 +192,41 @@ def perform(
         Where to train.
     show
         Whether to show a progress bar.
-    **options
-        Of `beyond_adam.training.train`.
+    fresh
+        Whether epochs that were trained by other code, packages or data are trained again. If not,
+        the run goes on from there, and its record says so.
+    compiled
+        As for `beyond_adam.training.train`.
 
     Raises
     ------
     DatasetError, ValueError, OSError
         As `train` does.
+    RuntimeError
+        If `torch.distributed` is initialised: a record is written by one process.
     """
-    record = find(run)
-    if record is not None and (record.archived or _holds(record)):
-        return record
+    if dist.is_initialized():
+        raise RuntimeError("a record is written by one process; several may call train")
+    with _alone(run):
+        record = find(run)
+        if record is not None and (record.archived or _holds(record)):
+            return record
+        if record is not None:  # of code, packages or data that have changed since
+            shutil.rmtree(record.folder)
+        elif fresh:
+            _, begun = checkpoints.newest(working(run)) or (0, {"segments": ()})
+            if not _agree(begun["segments"], run, *_basis(run)):
+                checkpoints.remove(working(run))
+        return _trained(run, torch.device(device), show=show, compiled=compiled)
+
+
+def _trained(run: Definition, device: torch.device, *, show: bool, compiled: bool) -> Record:
+    """Return the record of a run that is trained from its last checkpoint."""
     folder = working(run)
-    if record is not None:  # of code, packages or data that have changed since
-        shutil.rmtree(folder)
-    circumstances = origin(run, device)
-    outcome = engine.train(run, folder, device=device, origin=circumstances, show=show, **options)
+    circumstances = origin(run, device, compiled=compiled)
+    outcome = engine.train(
+        run, folder, device=device, origin=circumstances, compiled=compiled, show=show
+    )
     tables = {
         "epochs": pd.DataFrame(outcome.epochs),
         "layers": pd.DataFrame(outcome.layers),
@@ -177,6 +241,7 @@ def perform(
         "parameters": sum(p.numel() for p in outcome.model.parameters()),
         "last": outcome.epochs[-1],
         "tables": sorted(tables),
+        "probes": _probes(),
         "segments": outcome.segments,
     }
     _save(folder, content, tables, outcome.model)
@@ -201,9 +266,18 @@ def collect(runs: Runs, profile: str) -> Records:
     profile
         At "paper" only archived records are returned, because the others take hours: train them
         by ``beyond-adam run``. At other profiles runs without a record are trained.
+
+    Raises
+    ------
+    ValueError
+        If a run diverged.
     """
     if project.check_profile(profile) != "paper":
-        return {label: perform(run) for label, run in runs.items()}
+        records = {label: perform(run) for label, run in runs.items()}
+        for (method, seed), record in records.items():
+            if record.content["failure"]:
+                raise ValueError(f"{method}, seed {seed}: {record.content['failure']}")
+        return records
     found = {label: find(run) for label, run in runs.items()}
     return {label: record for label, record in found.items() if record and record.archived}
 
@@ -278,7 +352,10 @@ def _save(
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", compression="zstd")
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / "weights.safetensors")
+    try:
+        save_file(tensors, folder / "weights.safetensors")
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder / 'weights.safetensors'}: {error}") from error
     _write(folder, content)
 
 
@@ -309,9 +386,12 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     Raises
     ------
     ValueError
-        If they do not agree; the message names the first epoch that does not.
+        If they do not agree; the message names the first epoch that does not. Or if it is a run on
+        a GPU.
     """
     threads, before = torch.get_num_threads(), record.content["segments"][0]
+    if before["device"] != "cpu":
+        raise ValueError(f"{record.run.name}: was trained on {before['device']}, not on a CPU")
     commit, dirty = provenance.commit()
     torch.set_num_threads(before["threads"])
     try:
@@ -349,6 +429,11 @@ def put_away(record: Record, *, weights: bool) -> Record:
     if record.content["failure"]:
         raise ValueError(f"{record.folder.name} failed: {record.content['failure']}")
     project.archive().mkdir(parents=True, exist_ok=True)
+    with _alone(record.run):
+        return _copied(record, weights)
+
+
+def _copied(record: Record, weights: bool) -> Record:
     draft = Path(tempfile.mkdtemp(dir=project.archive(), prefix="."))
     unwanted = ("checkpoint*", "*.part", *(() if weights else ("weights.safetensors",)))
     ignored = shutil.ignore_patterns(*unwanted)

@@ -178,10 +178,13 @@ def book_key(profile: str) -> Key:
 
 
 def untrained() -> list[str]:
-    """Return the names of the runs at paper scale that are not archived."""
-    from beyond_adam.workflow import runs  # which imports torch, needed only here
+    """Return the names of the runs at paper scale that are not archived and can be trained here."""
+    import torch  # needed only here
 
-    names = [entry.run.name for entry in runs.declared("paper")]
+    from beyond_adam.workflow import runs
+
+    gpu = torch.cuda.is_available()
+    names = [entry.run.name for entry in runs.declared("paper") if gpu or not entry.needs_gpu]
     return [name for name in names if not (project.archive() / name / "record.json").is_file()]
 
 

@@ -27,7 +27,9 @@ class Entry(NamedTuple):
     method: str
     seed: int
     run: Definition
-    keeps_weights: bool
+    keeps_weights: bool = False
+    needs_gpu: bool = False
+    """Whether it would take days without."""
 
     @property
     def label(self) -> str:
@@ -45,9 +47,10 @@ def declared(profile: str) -> list[Entry]:
     for module in pkgutil.iter_modules(experiments.__path__, f"{experiments.__name__}."):
         experiment: Any = importlib.import_module(module.name)
         if hasattr(experiment, "runs"):
-            keeps = getattr(experiment, "KEEPS_WEIGHTS", False)
+            constants = ("KEEPS_WEIGHTS", "NEEDS_GPU")
+            traits = [getattr(experiment, name, False) for name in constants]
             entries += [
-                Entry(experiment.NAME, method, seed, run, keeps)
+                Entry(experiment.NAME, method, seed, run, *traits)
                 for (method, seed), run in experiment.runs(profile).items()
             ]
     return entries
@@ -146,11 +149,17 @@ def _train(entry: Entry, options: argparse.Namespace) -> None:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
         raise CommandError(f"cannot compute on {options.device!r}: {error}") from None
-    record = perform(entry.run, device=options.device, show=show, compiled=options.compile)
+    paper = options.profile == "paper"
+    # What took hours is not trained again, nor begun again, because the code has changed since.
+    record = find(entry.run) if paper else None
+    if record is None or record.content["failure"]:
+        record = perform(
+            entry.run, device=options.device, show=show, fresh=not paper, compiled=options.compile
+        )
     print(f"{entry.label}: {_result(record)}", flush=True)
     if record.content["failure"]:
         raise CommandError(f"{entry.label}: {record.content['failure']}; see {record.folder}")
-    if options.profile == "paper" and not record.archived:
+    if paper and not record.archived:
         print(f"archived in {put_away(record, weights=entry.keeps_weights).folder}", flush=True)
 
 
@@ -181,11 +190,18 @@ def show(options: argparse.Namespace) -> None:
 def confirm_runs(options: argparse.Namespace) -> None:
     """Repeat the first two epochs of the chosen runs whose code has changed, and compare them."""
     keep_freed_memory()
+    failed = []
     for entry in chosen(options):
         record = find(entry.run)
         if record and record.changes():
-            confirm(record)
-            print(f"{entry.label}: the same, bit for bit", flush=True)
+            try:
+                confirm(record)
+            except ValueError as error:
+                failed.append(f"{entry.label}: {error}")
+            else:
+                print(f"{entry.label}: the same, bit for bit", flush=True)
+    if failed:
+        raise CommandError("; ".join(failed))
 
 
 def _without_hashes(segment: Mapping[str, Any]) -> dict[str, Any]:
