@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import fcntl
 import json
 import threading
 from dataclasses import replace
@@ -230,8 +231,8 @@ def test_what_was_begun_otherwise_is_begun_again(other):
         assert firsts == ([1, 2] if same else [1])
 
 
-def test_nobody_else_is_at_work_on_a_run_meanwhile(capsys, trainings):
-    begun, go = threading.Event(), threading.Event()
+def test_nobody_else_is_at_work_on_a_run_meanwhile(capsys, trainings, monkeypatch):
+    begun, go, flock = threading.Event(), threading.Event(), fcntl.flock
 
     def other():
         with records._alone(RUN):
@@ -239,13 +240,19 @@ def test_nobody_else_is_at_work_on_a_run_meanwhile(capsys, trainings):
             go.wait()
             trainings.append("of the other")
 
+    def wait(stream, how):
+        if how == fcntl.LOCK_EX:  # and not without waiting
+            go.set()
+        flock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", wait)
     thread = threading.Thread(target=other)
     thread.start()
     begun.wait()
     perform(replace(RUN, seed=1))  # other runs are free
     assert capsys.readouterr().out == ""
-    threading.Timer(0.2, go.set).start()
     put_away(perform(RUN), weights=False)
+    go.set()
     thread.join()
     said = f"{RUN.name}: waiting for another process that is at work on it\n"
     assert capsys.readouterr().out == said
