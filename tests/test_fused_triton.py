@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,16 @@ def compiled(stored, computed, *, amsgrad=False, at_power=False, decay=0, machin
         ("float64", "float64", {"decay": 3, "at_power": True, "amsgrad": True}),
     ],
 )
-def test_it_compiles_for_gpus_and_reads_four_words_at_once(stored, computed, options):
+def test_it_compiles_for_gpus_and_reads_four_words_at_once_before_it_writes(
+    stored, computed, options
+):
     code = compiled(stored, computed, **options).asm
     assert code["cubin"]
     words = re.findall(r"(ld|st)\.global[.\w]*\.v(\d)\.b(\d+)", code["ptx"])
     assert {direction for direction, *_ in words} == {"ld", "st"}
     assert {int(count) * int(bits) for _, count, bits in words} == {128}
+    order = [way for way, _ in groupby(re.findall(r"\b(ld|st)\.global", code["ptx"]))]
+    assert order == ["ld", "st"] * 2, "in whole blocks and in those at the end of a tensor"
     if stored != computed:
         rounded = {"bfloat16": "cvt.rn.bf16x2.f32", "float16": "cvt.rn.f16x2.f32"}[stored]
         assert rounded in code["ptx"] or rounded.replace("x2", "") in code["ptx"]

@@ -14,6 +14,7 @@ from array import array
 from contextlib import nullcontext
 from functools import reduce
 from itertools import accumulate, chain
+from math import inf, log2
 from operator import or_
 from typing import Final
 
@@ -28,9 +29,11 @@ BLOCK: Final = 1024
 ALIGNMENT: Final = 16
 """Bytes; addresses that are multiples of it are read and written by fewer instructions."""
 NUMBERS: Final = tl.constexpr(12)
-"""How many fields of `_Rule` are numbers; they come first."""
-COLUMNS: Final = tl.constexpr(8)
-"""Of the table: addresses of w, g, m, v, max v and 1/s, number of elements, and first block."""
+"""How many fields of `_Rule` are numbers; they come first, and log₂(pηλ) after them."""
+SIZES: Final = tl.constexpr(6)
+"""The row of the table that has numbers of elements, below addresses of w, g, m, v, max v, 1/s."""
+FIRSTS: Final = tl.constexpr(7)
+"""The row of the table that has the tensors' first blocks."""
 TYPES: Final = {i: getattr(tl, str(dtype).removeprefix("torch.")) for dtype, i in DTYPES.items()}
 FAR: Final = tl.constexpr(200.0)
 """More than any log₂ of a positive float32, in size."""
@@ -51,12 +54,13 @@ def take_step(rule: _Rule, slots: Slots) -> None:
     """Take a step for all tensors, and count it."""
     *firsts, total = accumulate((-(-size // BLOCK) for size in slots.sizes), initial=0)
     numbers = array("d", [getattr(rule, name) for name, _ in _Rule._fields_[: NUMBERS.value]])
+    numbers.append(log2(rule.strength) if rule.strength else -inf)
     number = ctypes.c_double if rule.double_steps else ctypes.c_float
     cells = [number.from_address(step.data_ptr()) for step in slots.steps]
     counts = [cell.value for cell in cells]
     scalars = {count: _scalars(rule, count + 1) for count in set(counts)}
     numbers.extend(chain.from_iterable(scalars[count] for count in counts))
-    table = array("q", chain.from_iterable(zip(*slots.addresses, slots.sizes, firsts, strict=True)))
+    table = array("q", chain(*slots.addresses, slots.sizes, firsts))
     sent = torch.frombuffer(bytearray(numbers) + bytearray(table), dtype=torch.int64)
     on_gpu = slots.device.type == "cuda"  # it is not where Triton is interpreted
     if on_gpu:
@@ -109,28 +113,31 @@ def step_block(
     """Step a block of one of `count` tensors, stored as S and computed in T."""
     block = tl.program_id(0)
     rows = tl.arange(0, TENSORS)
-    firsts = tl.load(table + rows * COLUMNS + 7, mask=rows < count, other=2**62)
+    firsts = tl.load(table + FIRSTS * count + rows, mask=rows < count, other=2**62)
     tensor = tl.sum((firsts <= block).to(tl.int32), 0) - 1
-    row = table + tensor * COLUMNS
-    start = (block - tl.load(row + 7)) * BLOCK
-    left = tl.load(row + 6) - start
-    scalars = numbers + NUMBERS + 2 * tensor
+    column = table + tensor
+    start = (block - tl.load(column + FIRSTS * count)) * BLOCK
+    left = tl.load(column + SIZES * count) - start
+    scalars = numbers + NUMBERS + 1 + 2 * tensor
     if left >= BLOCK:
         _step(
-            numbers, scalars, row, start, None, S, T, AMSGRAD, EPS_AT_POWER, DECAY, ALIGNED, BLOCK
-        )
+            numbers, scalars, column, count, start, None,
+            S, T, AMSGRAD, EPS_AT_POWER, DECAY, ALIGNED, BLOCK,
+        )  # fmt: skip
     else:
         mask = tl.arange(0, BLOCK) < left
         _step(
-            numbers, scalars, row, start, mask, S, T, AMSGRAD, EPS_AT_POWER, DECAY, ALIGNED, BLOCK
-        )
+            numbers, scalars, column, count, start, mask,
+            S, T, AMSGRAD, EPS_AT_POWER, DECAY, ALIGNED, BLOCK,
+        )  # fmt: skip
 
 
 @triton.jit
 def _step(
     numbers,
     scalars,
-    row,
+    column,
+    count,
     start,
     mask,
     S: tl.constexpr,
@@ -154,23 +161,32 @@ def _step(
     strength = tl.load(numbers + 9)
     p = tl.load(numbers + 10)
     new_s = (1 - tl.load(numbers + 11)).to(T)
+    log2_of_strength = tl.load(numbers + 12).to(T)
     step_size = tl.load(scalars).to(T)
     divisor = tl.load(scalars + 1).to(T)
 
-    w_at = _elements(row, 0, start, S, ALIGNED, BLOCK)
-    m_at = _elements(row, 2, start, T, ALIGNED, BLOCK)
-    v_at = _elements(row, 3, start, T, ALIGNED, BLOCK)
-    w = tl.load(w_at, mask).to(T)
-    g = gradient * tl.load(_elements(row, 1, start, S, ALIGNED, BLOCK), mask).to(T)
+    # All is read before anything is written: no load is moved ahead of a store.
+    w_at = _elements(column, start, S, ALIGNED, BLOCK)
+    g_at = _elements(column + count, start, S, ALIGNED, BLOCK)
+    m_at = _elements(column + 2 * count, start, T, ALIGNED, BLOCK)
+    v_at = _elements(column + 3 * count, start, T, ALIGNED, BLOCK)
+    w, g = tl.load(w_at, mask).to(T), tl.load(g_at, mask).to(T)
+    m, v = tl.load(m_at, mask), tl.load(v_at, mask)
+    if AMSGRAD:
+        peak_at = _elements(column + 4 * count, start, T, ALIGNED, BLOCK)
+        peak = tl.load(peak_at, mask)
+    if DECAY == DYNAMIC:
+        inverse_at = _elements(column + 5 * count, start, T, ALIGNED, BLOCK)
+        inverse = tl.load(inverse_at, mask)
+
+    g = gradient * g
     if coupled != 0:
         g += coupled * w
-    m = _towards(tl.load(m_at, mask), g, new1)
+    m = _towards(m, g, new1)
+    v = beta2 * v + new2 * (g * g)
     tl.store(m_at, m, mask)
-    v = beta2 * tl.load(v_at, mask) + new2 * (g * g)
     tl.store(v_at, v, mask)
     if AMSGRAD:
-        peak_at = _elements(row, 4, start, T, ALIGNED, BLOCK)
-        peak = tl.load(peak_at, mask)
         v = tl.where((v > peak) | (v != v), v, peak)  # either NaN is kept
         tl.store(peak_at, v, mask)
 
@@ -181,22 +197,22 @@ def _step(
     u = kept * w - step_size * _quotient(m, denominator)
 
     if DECAY == DYNAMIC:
-        inverse_at = _elements(row, 5, start, T, ALIGNED, BLOCK)
-        inverse = _towards(tl.load(inverse_at, mask), _raised(tl.abs(w), 2 - p, T), new_s)
+        inverse = _towards(inverse, _raised(tl.abs(w), 2 - p, T), new_s)
         tl.store(inverse_at, inverse, mask)
         u = _quotient(u, rest + tl.where(strength > 0, _quotient(strength.to(T), inverse), 0.0))
     elif DECAY != NO_DECAY:
         x = tl.abs(u if DECAY == UPDATED else w)
-        # At p = 2 the power is 1 also at 0, and there may be no strength.
-        s = tl.exp2(_log2_of_power(x, p - 2, T) + tl.log2(strength).to(T))
-        u = _quotient(u, rest + tl.where(p == 2, strength.to(T), s))
+        decay = tl.zeros_like(x) + strength.to(T)
+        if p != 2:  # where the power is 1 also at 0, and there may be no strength
+            decay = tl.exp2(_log2_of_power(x, p - 2, T) + log2_of_strength)
+        u = _quotient(u, rest + decay)
     tl.store(w_at, u.to(S), mask)
 
 
 @triton.jit
-def _elements(row, column, start, T: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
-    """Return the addresses of a block of the tensor in a column of the table."""
-    address = tl.load(row + column).to(tl.pointer_type(T))
+def _elements(cell, start, T: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the addresses of a block of the tensor whose address is in a cell of the table."""
+    address = tl.load(cell).to(tl.pointer_type(T))
     if ALIGNED:
         address = tl.multiple_of(address, 16)
     return address + start + tl.arange(0, BLOCK)
@@ -211,8 +227,12 @@ def _towards(a, b, part):
 @triton.jit
 def _raised(x, power, T: tl.constexpr):
     """Return x^power for x ≥ 0 and power ≥ 0; exact for 0 and 1."""
-    raised = tl.where(power == 1, x, tl.exp2(_log2_of_power(x, power, T)))
-    return tl.where(power == 0, 1.0, raised)
+    raised = x
+    if power == 0:
+        raised = tl.zeros_like(x) + 1
+    elif power != 1:
+        raised = tl.exp2(_log2_of_power(x, power, T))
+    return raised
 
 
 @triton.jit
