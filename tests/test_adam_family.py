@@ -841,6 +841,15 @@ DIFFERENTIABLE = [
 ]
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("lr", [1e-3, torch.tensor(1e-3)], ids=["number", "tensor"])
+def test_a_decay_that_float32_cannot_hold_is_none(path, lr):
+    w = torch.tensor([0.0, 1.0])
+    w.grad = torch.ones(2)
+    PAdam([w], lr=lr, weight_decay=1e-36, **PATHS[path]).step()
+    torch.testing.assert_close(w, torch.tensor([-1e-3, 1 - 1e-3]))
+
+
 @pytest.mark.parametrize(("cls", "options"), DIFFERENTIABLE, ids=name)
 def test_autograd_goes_through_several_steps(cls, options):
     def three_steps(start, lr, *gradients):
@@ -862,6 +871,38 @@ def test_autograd_goes_through_several_steps(cls, options):
         (slope,) = torch.autograd.grad(three_steps(*at_zero, *tensors[2:]).sum(), at_zero[1])
     assert slope.isfinite()
     assert slope != 0
+
+
+@pytest.mark.parametrize("decay_at", ["previous", "updated"])
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_the_factor_has_derivatives_at_zero(p, decay_at):
+    w, lr = torch.tensor([0.0, 1.0]), torch.tensor(0.1)
+    start = w.clone().requires_grad_()
+    stepped = start.clone()
+    stepped.grad = torch.ones(2)
+    options = {"p": p, "weight_decay": 0.1, "decay_at": decay_at, "eps": 0.0}
+    optimizer = PAdam([stepped], lr=1.0, differentiable=True, **options)
+    optimizer.param_groups[0]["lr"] = lr.requires_grad_()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+        optimizer.step()
+    slopes, by_lr = torch.autograd.grad(stepped.sum(), (start, lr))
+    assert slopes.isfinite().all()
+    assert by_lr.isfinite()
+    if decay_at == "previous":  # near 0 the weight is û|w|^(2−p)/(pηλ) for û = −η
+        assert slopes[0] == 0
+
+
+def test_the_factor_of_a_slow_s_has_derivatives_at_zero():
+    w, inverse_s = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    stepped, state = w.clone(), inverse_s.clone()
+    options = {"amsgrad": False, "beta1": 0.0, "beta2": 0.0, "beta_s": 0.5, "lr": 0.1, "eps": 0.0}
+    options |= {"weight_decay": 0.2, "p": 1.0, "lambda_2": 0.0, "differentiable": True}
+    moments = [torch.zeros(1)], [torch.zeros(1)], [], [state], [torch.tensor(0.0)]
+    dynamic_padam([stepped], [torch.ones(1)], *moments, **options)
+    (slope,) = torch.autograd.grad(stepped, inverse_s)
+    # û = −0.1, half of 1/s is new, and the factor's slope at 0 is 1/(pηλ).
+    torch.testing.assert_close(slope, torch.tensor([-0.1 * 0.5 / (0.1 * 0.2)]))
 
 
 def test_there_is_no_derivative_at_zero_for_p_between_1_and_2():
@@ -980,7 +1021,9 @@ def peak_of(optimizer, weights):
     ("cls", "key", "values"),
     [
         (PAdam, "p", [2.0, 1.9, 1.5, 1.0, 0.9, 2.0]),
-        (PAdam, "weight_decay", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),
+        (PAdam, "weight_decay", [0.1, 0.2, 0.3, 0.0, 0.5, 0.6]),
+        (PAdam, "lambda_2", [0.1, 0.2, 0.3, 0.0, 0.5, 0.6]),
+        (Padam, "weight_decay", [0.1, 0.2, 0.3, 0.0, 0.5, 0.6]),
         (DynamicPAdam, "p", [2.0, 1.9, 1.5, 1.0, 0.9, 2.0]),
         (Padam, "partial", [0.5, 0.4, 0.3, 0.25, 0.125, 0.5]),
         (AdamExponent, "exponent", [0.5, 0.4, 0.3, 0.25, 0.125, 0.5]),

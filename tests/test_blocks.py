@@ -111,7 +111,7 @@ def train_all_layouts(cls, options, dtype=torch.float64):
 @pytest.mark.parametrize(("cls", "options"), ROOTS, ids=name)
 def test_blocks_step_as_the_whole_to_the_bit(cls, options, dtype, size, monkeypatch):
     whole, its_optimizer = train_all_layouts(cls, options, dtype)
-    monkeypatch.setattr(_adam_family, "BLOCK", size)
+    monkeypatch.setattr(_adam_family, "_block", lambda: size)
     blocks, optimizer = train_all_layouts(cls, options, dtype)
     assert equal([*blocks, *states(optimizer)], [*whole, *states(its_optimizer)])
 
@@ -120,14 +120,14 @@ def test_blocks_step_as_the_whole_to_the_bit(cls, options, dtype, size, monkeypa
 @pytest.mark.parametrize(("cls", "options"), POWERS, ids=name)
 def test_blocks_step_as_the_whole_for_any_power(cls, options, size, monkeypatch):
     whole, _ = train_all_layouts(cls, options)
-    monkeypatch.setattr(_adam_family, "BLOCK", size)
+    monkeypatch.setattr(_adam_family, "_block", lambda: size)
     blocks, _ = train_all_layouts(cls, options)
     torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("cls", "options"), ROOTS, ids=name)
 def test_blocks_count_as_changes_and_leave_the_gradients_alone(cls, options, monkeypatch):
-    monkeypatch.setattr(_adam_family, "BLOCK", 7)
+    monkeypatch.setattr(_adam_family, "_block", lambda: 7)
     weights, optimizer = train_all_layouts(cls, options)
     gradients = some_gradients(weights, 5)
     for w, gradient in zip(weights, gradients, strict=True):
@@ -167,7 +167,7 @@ def test_temporaries_are_a_few_blocks(cls, options, dtype, blocks, shape):
     train(optimizer, [w], 1)
     with Peak() as peak:
         optimizer.step()
-    block = 4 * _adam_family.BLOCK
+    block = 4 * _adam_family._block()
     assert blocks - 1 < peak.bytes / block < blocks + 1e-3  # a number or two beside
 
 
@@ -239,3 +239,9 @@ def test_temporaries_of_foreach_are_one_list(cls, options, dtype, share, sizes, 
     assert sum(taken) == sum(sizes)
     assert max(taken) <= sum(sizes) // share or max(taken) == 1
     assert peak.bytes <= 4 * sum(sizes) + 4  # the steps are counted with a tensor of one number
+
+
+@pytest.mark.parametrize(("threads", "size"), [(1, 2**18), (8, 2**18), (64, 2**21)])
+def test_a_block_is_work_for_all_threads(monkeypatch, threads, size):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert _adam_family._block() == size

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -142,7 +142,8 @@ def test_no_strength_makes_a_weight_infinite(p, decay_at):
         options = {"lr": lr, "weight_decay": decay, "lambda_2": square}
         train(PAdam, [new], [[torch.ones_like(w)]], p=p, decay_at=decay_at, **options)
         assert new.isfinite().all()
-        assert (new[w == 0] == 0).all() or decay_at == "updated"
+        if decay_at == "previous":
+            assert (new[w == 0] == 0).all() == (p * lr * decay >= FLOAT.tiny)
 
 
 def preset(cls, m, v, options):
@@ -761,6 +762,40 @@ def test_a_compiler_that_does_not_exist_is_named(compiler, fresh):
     assert_one_warning(f"No such file or directory: '{compiler.split()[0]}'")
 
 
+def test_a_compiler_that_cannot_be_read_is_none(fresh):
+    fresh.setenv("CXX", "c++ 'never closed")
+    assert_one_warning("No closing quotation")
+
+
+def test_without_a_kernel_for_float16_one_warning_says_so(monkeypatch):
+    class Old:
+        """A library of a compiler that does not know float16."""
+
+        def has_float16(self):
+            return 0
+
+    monkeypatch.setattr(_fused, "library", cache(Old))
+    stepped = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for fused in (True, True, False):
+            w = draw(9).half()
+            train(PAdam, [w], [[draw(9, seed=1).half()]], fused=fused)
+            stepped.append(w)
+    assert torch.equal(stepped[0], stepped[2])
+    message = "fused=True has no effect, for want of a C++ compiler that knows float16"
+    assert [str(warning.message) for warning in caught] == [message]
+
+
+def test_no_kernel_is_looked_for_if_steps_are_counted_elsewhere(monkeypatch):
+    def capturing(_dtype):
+        raise AssertionError("a kernel that is tried out now breaks the graph")
+
+    monkeypatch.setitem(_fused.KERNELS, "cpu", capturing)
+    columns = [*([torch.ones(3)] for _ in range(4)), [], []]
+    assert _fused.take_step(columns, [torch.zeros((), device="meta")], None, None) == [0]
+
+
 @pytest.mark.parametrize("at", ["--version", "-shared"])
 def test_what_a_compiler_says_that_fails_is_passed_on(compiler, at, tmp_path):
     log = compiler(f'case "$*" in *{at}*) echo "I am ill." >&2; exit 3;; esac')
@@ -965,6 +1000,20 @@ def test_other_ways_exclude_it(cls):
                 {"params": [torch.ones(3)], "foreach": True}
             )
     cls([torch.ones(2)], fused=True).add_param_group({"params": [torch.ones(3)], "fused": False})
+
+
+@every_class
+def test_a_checkpoint_of_another_layout_is_laid_out_as_the_weights(cls):
+    w = draw(2, 3, 4, 5)
+    source, target = cls([w.clone()]), cls([w.contiguous(memory_format=torch.channels_last)])
+    for optimizer in (source, target):
+        optimizer.param_groups[0]["params"][0].grad = draw(2, 3, 4, 5, seed=1)
+    source.step()
+    target.load_state_dict(copy.deepcopy(source.state_dict()))
+    [state], [own] = source.state.values(), target.state.values()
+    for key, tensor in state.items():
+        assert torch.equal(own[key], tensor)
+        assert own[key].ndim == 0 or own[key].is_contiguous(memory_format=torch.channels_last)
 
 
 @every_class

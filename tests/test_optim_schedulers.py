@@ -313,6 +313,18 @@ def test_a_run_resumed_in_mid_schedule_has_the_same_bits(schedule, way):
     assert others[0].state_dict() == schedulers[0].state_dict()
 
 
+def test_it_does_not_matter_whether_the_optimizer_is_loaded_before_its_scheduler_is_made():
+    schedule = LinearSchedule(2.0, 1.0, 4)
+    optimizer = sgd(p=2.0)
+    scheduler = PNormScheduler(optimizer, schedule)
+    scheduler.step()
+    again = sgd(p=2.0)
+    again.load_state_dict(optimizer.state_dict())
+    other = PNormScheduler(again, schedule)  # which sets p to its first value
+    other.load_state_dict(scheduler.state_dict())
+    assert again.param_groups[0]["p"] == optimizer.param_groups[0]["p"] == schedule(1)
+
+
 def test_the_state_is_plain_data_and_loading_leaves_it_alone():
     scheduler = PNormScheduler(sgd(p=2.0), StepSchedule([1.5, 1.0], [4]))
     scheduler.step()

@@ -123,7 +123,11 @@ def both_train(cls, path):
     assert [len(w.to_local()) for w in shards] == LENGTHS[distributed.get_rank()]
     reference, optimizer = cls(weights, **options), cls(shards, **options)
     fit(alone, reference, 4)
-    fit(model, optimizer, 4, share=my_half())
+    fit(model, optimizer, 3, share=my_half())
+    written = [*shards, *(t for state in optimizer.state.values() for t in state.values())]
+    before = [tensor._version for tensor in written]
+    fit(model, optimizer, 1, first=3, share=my_half())
+    assert all(t._version > version for t, version in zip(written, before, strict=True))
     close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
     close(whole(shards), weights)
     for shard, w in zip(shards, weights, strict=True):

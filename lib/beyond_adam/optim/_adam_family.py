@@ -34,10 +34,10 @@ DecayAt = Literal["previous", "updated"]
 STATES = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0, "inverse_s": 1.0}
 """The tensors that a step may keep, and what they begin with."""
 PLAIN = {Tensor, torch.nn.Parameter}
-LEAST = torch.finfo(torch.float32).tiny
-"""A decay pηλ below it is none: in float32 it might vanish, and leave 0 · ∞ at w = 0."""
 BLOCK = 2**18
-"""Elements stepped at a time on a CPU: temporaries of them stay in its cache."""
+"""Elements stepped at a time on a CPU, at least: temporaries of them stay in its cache."""
+THREAD = 2**15
+"""Elements that torch gives a thread at least."""
 
 
 class Rule(NamedTuple):
@@ -107,12 +107,19 @@ def adam_family(
     lr = _to_scalar(rule.lr)
     # A graph must not hold the numbers of one step: there they are tensors, elsewhere floats.
     as_tensors = capturable or differentiable or compiling
-    if isinstance(lr, Tensor) and not as_tensors:
-        lr = lr.item()
+    if isinstance(lr, Tensor):
+        # Once, not for every parameter.
+        lr = lr.to(params[0].device) if as_tensors else lr.item()
     rule = rule._replace(lr=lr)
 
     columns = [params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else []]
-    columns = _local([*columns, inverse_ss or []])
+    columns = [*columns, inverse_ss or []]
+    local = _local(columns)
+    if local is not columns and not compiling:
+        # Writing to the shards leaves the versions of the tensors as they were.
+        written = [tensor for i, column in enumerate(columns) if i != 1 for tensor in column]
+        torch.autograd.graph.increment_version(written)
+    columns = local
     if fused and not compiling:
         left = _fused.take_step(columns, state_steps, rule, grad_scale)
         if not left:
@@ -197,8 +204,13 @@ def _for_loop(
         step += 1
         scalars = _scalars(rule, step, _state_dtype(slot.w), as_tensors)
         whole = as_tensors or not slot.w.is_cpu
-        for part in (slot,) if whole else _parts(slot, BLOCK):
+        for part in (slot,) if whole else _parts(slot, _block()):
             _step_one(part, scalars, rule, differentiable)
+
+
+def _block() -> int:
+    """Return how many elements are stepped at a time: all threads get their part of them."""
+    return max(BLOCK, THREAD * torch.get_num_threads())
 
 
 def _parts(slot: Slot, size: int) -> Iterator[Slot]:
@@ -222,7 +234,7 @@ def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) 
     lr, step_size, divisor = scalars
     if rule.maximize:
         grad = -grad
-    if rule.decay == "coupled" and rule.weight_decay != 0:
+    if rule.decay == "coupled" and _some(rule.weight_decay):
         grad = grad.add(w, alpha=rule.weight_decay)
     m.lerp_(grad, 1 - rule.beta1)
     v.mul_(rule.beta2).addcmul_(grad, grad, value=1 - rule.beta2)
@@ -234,7 +246,7 @@ def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) 
             peak.clamp_min_(v)  # `maximum` with `out` breaks graphs if they are strided
         v = peak
 
-    if rule.decay == "decoupled" and rule.weight_decay != 0:
+    if rule.decay == "decoupled" and _some(rule.weight_decay):
         w.mul_(1 - lr * rule.weight_decay)
     shrinks = _shrinks(rule)
     if shrinks and rule.decay_at == "previous":
@@ -260,7 +272,7 @@ def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) 
     if shrinks:
         if rule.decay_at == "updated":
             shrinkage = _shrinkage(w, inverse_s, lr, rule, differentiable)
-        w.div_(shrinkage)
+        w.mul_(shrinkage) if differentiable else w.div_(shrinkage)
     if w.dtype != param.dtype:
         param.copy_(w)
 
@@ -310,7 +322,7 @@ def _step_many(members: list[tuple[Slot, "Scalars"]], rule: Rule, as_tensors: bo
     divisors = cast(list[float], [divisor for _, _, divisor in scalars])
     if rule.maximize:
         g = list(torch._foreach_neg(g))
-    if rule.decay == "coupled" and rule.weight_decay != 0:
+    if rule.decay == "coupled" and _some(rule.weight_decay):
         if rule.maximize:  # then these are no longer the caller's gradients
             torch._foreach_add_(g, w, alpha=rule.weight_decay)
         else:
@@ -323,7 +335,7 @@ def _step_many(members: list[tuple[Slot, "Scalars"]], rule: Rule, as_tensors: bo
         torch._foreach_maximum_(peak, v)
         v = peak
 
-    if rule.decay == "decoupled" and rule.weight_decay != 0:
+    if rule.decay == "decoupled" and _some(rule.weight_decay):
         torch._foreach_mul_(w, _operand(1 - lr * rule.weight_decay, len(w)))
     shrinks = _shrinks(rule)
     if shrinks and rule.decay_at == "previous":
@@ -398,10 +410,15 @@ def _is(value: float, special: float) -> bool:
     return not torch.compiler.is_compiling() and value == special
 
 
+def _some(strength: float) -> bool:
+    """Return whether there is any decay; in graphs there is, so that it may become 0."""
+    return not _is(strength, 0)
+
+
 def _shrinks(rule: Rule) -> bool:
     if rule.decay != "p-norm":
         return False
-    return rule.weight_decay != 0 or rule.lambda_2 != 0 or rule.beta_s is not None
+    return _some(rule.weight_decay) or _some(rule.lambda_2) or rule.beta_s is not None
 
 
 def _shrinkage(
@@ -410,13 +427,15 @@ def _shrinkage(
     """Return 1 + ηλ₂ + pηλs, by default for s = |w|^(p−2): the weights are divided by it.
 
     Where the textbook multiplies by X/(X(1 + ηλ₂) + pηλ), with X = 1/s, this is right also for an s
-    that overflows or vanishes: it leaves ∞ or 1 + ηλ₂. Only ∞ · 0 is left, at w = 0 and ηλ = 0.
+    that overflows or vanishes: it leaves ∞ or 1 + ηλ₂. Only ∞ · 0 is left, at w = 0 and ηλ = 0. But
+    to differentiate, the factor itself is returned, for small X as the textbook has it, since that
+    has finite derivatives at w = 0.
     """
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < LEAST)
+    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < _fused.LEAST)
     if known and rule.beta_s is None:
-        return rest + strength
+        return 1 / (rest + strength) if differentiable else rest + strength
     if differentiable:
         if 1 < rule.p < 2 and rule.weight_decay != 0 and not torch.compiler.is_compiling():
             zeros = int((w == 0).sum())
@@ -435,10 +454,14 @@ def _shrinkage(
             return rest
         x = inverse_s.clone() if differentiable else x.copy_(inverse_s)
     if isinstance(strength, Tensor):
-        x.add_(strength == 0)
-    s = x.reciprocal_() if _is(rule.p, 1) or rule.beta_s is not None else x.pow_(rule.p - 2)
+        x.add_(strength < _fused.LEAST)
     if differentiable:
-        return (s * strength).add_(rest)
+        if rule.beta_s is None:
+            x = x.pow(2 - rule.p)
+        small = x < 1
+        low, high = torch.where(small, x, 1), torch.where(small, 1, x)
+        return torch.where(small, low / (low * rest + strength), 1 / (rest + strength / high))
+    s = x.reciprocal_() if _is(rule.p, 1) or rule.beta_s is not None else x.pow_(rule.p - 2)
     if isinstance(strength, Tensor):
         return s.mul_(strength).add_(rest)
     return torch.add(s.new_full((), float(rest)), s, alpha=strength, out=s)
@@ -450,7 +473,7 @@ def _foreach_shrinkage(
     """Return `_shrinkage` of every tensor."""
     strength = rule.p * lr * rule.weight_decay
     rest = 1 + lr * rule.lambda_2
-    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < LEAST)
+    known = _is(rule.p, 2) or (not isinstance(strength, Tensor) and strength < _fused.LEAST)
     if known and rule.beta_s is None:
         return rest + strength
     x = list(torch._foreach_abs(w))
@@ -462,7 +485,8 @@ def _foreach_shrinkage(
             return rest
         torch._foreach_copy_(x, inverse_s)
     if isinstance(strength, Tensor):
-        torch._foreach_add_(x, _operand((strength == 0).to(strength.dtype), len(x)))
+        none = (strength < _fused.LEAST).to(strength.dtype)
+        torch._foreach_add_(x, _operand(none, len(x)))
     if _is(rule.p, 1) or rule.beta_s is not None:
         torch._foreach_reciprocal_(x)
     else:
@@ -563,8 +587,13 @@ class AdamFamily(Optimizer):
             params = [param for group in self.param_groups for param in group["params"]]
             for name, param in zip(saved, params, strict=True):
                 for key, value in read["state"].get(name, {}).items():
-                    if key in STATES:
-                        self.state[param][key] = value.to(param.device, _state_dtype(param))
+                    if key not in STATES:
+                        continue
+                    own = value.to(param.device, _state_dtype(param))
+                    if own.shape == param.shape and own.stride() != param.stride():
+                        # Laid out as the weights, so that one pass goes through all of them.
+                        own = torch.empty_like(param, dtype=own.dtype).copy_(own)
+                    self.state[param][key] = own
 
         # Last of the pre-hooks and first of the post-hooks, so that the user's see it all done.
         hooks = (

@@ -41,6 +41,8 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 
 CORRECTIONS = {"none": 0, "moments": 1, "step size": 2}
 STEPS = torch.float32, torch.float64
 DECAYS = {"none": 0, "previous": 1, "updated": 2, "dynamic": 3}
+LEAST = torch.finfo(torch.float32).tiny
+"""A decay pηλ below it is none: in float32 it might vanish, and leave 0 · ∞ at w = 0."""
 LAYOUTS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
 
@@ -117,12 +119,14 @@ def take_step(
             left.append(i)
     for (device, dtype, counter), members in kinds.items():
         find = KERNELS.get(device.type)
-        kernel = find(dtype) if find else None
         some, counts = columns, steps
         if len(members) < len(steps):
             some = [[column[i] for i in members] if column else [] for column in columns]
             counts = [steps[i] for i in members]
-        if kernel is None or not all([step.is_cpu for step in counts]):  # noqa: C419
+        # First of all the counts: they are elsewhere if a graph is being captured.
+        counted = all([step.is_cpu for step in counts])  # noqa: C419
+        kernel = find(dtype) if find and counted else None
+        if kernel is None:
             left += members
             continue
         if not _call(kernel, _rule(rule, grad_scale, dtype, counter), some, counts):
@@ -181,6 +185,7 @@ def _rule(
         "none" if rule.decay != "p-norm" else rule.decay_at if rule.beta_s is None else "dynamic"
     )
     # Without strength the power of p = 2 does as well as any, and is finite at w = 0.
+    strength = strength if strength >= LEAST else 0.0
     p = 2.0 if strength == 0 and rule.beta_s is None else rule.p
     return _Rule(
         lr=lr,
@@ -217,9 +222,18 @@ def _dense(slot: tuple[Tensor, ...]) -> bool:
 
 def _cpu_kernel(dtype: torch.dtype) -> Kernel | None:
     compiled = library()
-    if compiled is None or (dtype == torch.float16 and not compiled.has_float16()):
+    if compiled is None or (dtype == torch.float16 and not _knows_float16(compiled)):
         return None
     return partial(_step_on_cpu, compiled)
+
+
+@cache
+def _knows_float16(compiled: ctypes.CDLL) -> bool:
+    """Return whether there is a kernel for float16; warn if there is none."""
+    known = bool(compiled.has_float16())
+    if not known:
+        _warn("a C++ compiler that knows float16")
+    return known
 
 
 def _gpu_kernel(dtype: torch.dtype) -> Kernel | None:  # noqa: ARG001 - Triton knows all of them
@@ -267,7 +281,7 @@ def library() -> ctypes.CDLL | None:
     """Return the compiled kernel; without a compiler that works, warn and return None."""
     try:
         return ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # of quotes in CXX, too
         reason = getattr(error, "stderr", None) or error
         _warn(f"a C++ compiler that works: {reason}")
         return None

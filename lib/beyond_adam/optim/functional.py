@@ -26,8 +26,9 @@ fused
     tensors on a CPU, by Triton for those on a GPU. Without a compiler that works, for tensors of
     other devices, and on a GPU with ``capturable``, it warns once and has no effect.
 capturable
-    Whether a CUDA graph may capture the step: then no value is read from the device. The step
-    counts must be on the device of their weights.
+    Whether a CUDA graph may capture the step: then no value is read from the device, except
+    ``found_inf``, with which it cannot be captured. The step counts must be on the device of their
+    weights, and so should be an ``lr`` that is a tensor.
 differentiable
     Whether autograd is to go through the step. This, ``foreach`` and ``fused`` exclude each other.
 maximize

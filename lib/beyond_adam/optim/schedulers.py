@@ -227,7 +227,7 @@ class HyperparameterScheduler:
     ValueError
         If `last_epoch` is less than −1, or if a value is out of the range of the hyperparameter:
         [0, 1] for ``exponent``, (0, 1/2] for ``partial``, (0, 2] for ``p``, [0, ∞) for ``lr``,
-        ``weight_decay`` and ``lambda_2``, and finite for any other. The three schedules of this
+        ``weight_decay`` and ``lambda_2``, and finite for any other. The four schedules of this
         module are checked at once as a whole, other functions step by step; nothing is changed
         then.
 
@@ -282,7 +282,11 @@ class HyperparameterScheduler:
             old = group[self.key]
             if isinstance(old, bool) or not isinstance(old, (int, float, Tensor)):
                 raise TypeError(f"{self.key} must be a number to be scheduled, not {old!r}")
-        for group in groups:
+        self.last_epoch = epoch
+        self._set([value] * len(groups))
+
+    def _set(self, values: list[float]) -> None:
+        for group, value in zip(self.optimizer.param_groups, values, strict=False):
             old = group[self.key]
             if isinstance(old, Tensor):
                 group.setdefault(f"initial_{self.key}", old.clone())
@@ -290,8 +294,7 @@ class HyperparameterScheduler:
             else:
                 group.setdefault(f"initial_{self.key}", old)
                 group[self.key] = value
-        self.last_epoch = epoch
-        self._last_value = [value] * len(groups)
+        self._last_value = values
 
     def get_last_value(self) -> list[float]:
         """Return the value last set in each group."""
@@ -318,7 +321,8 @@ class HyperparameterScheduler:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a saved scheduler was: load the state of the optimizer, too.
 
-        A schedule in the state replaces the present one, which stays if there is none.
+        The hyperparameter is set to the value it had. A schedule in the state replaces the present
+        one, which stays if there is none.
 
         Raises
         ------
@@ -334,7 +338,7 @@ class HyperparameterScheduler:
                 raise ValueError(f"schedule must be one of {', '.join(_SAVED)}, not {kind!r}")
             self.schedule = _checked_ahead(self.key, _SAVED[kind](**fields))
         self.last_epoch = state_dict["last_epoch"]
-        self._last_value = list(state_dict["last_value"])
+        self._set(list(state_dict["last_value"]))
 
 
 class ExponentScheduler(HyperparameterScheduler):

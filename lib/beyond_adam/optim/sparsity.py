@@ -36,7 +36,7 @@ def decay_groups(
         parameter is matched under each of its names.
     **options
         Further options of both groups, but ``lambda_2``, the further decay of PAdam, is 0 in the
-        second one.
+        second one. It has to be given here: what the optimizer is given is for both.
 
     Returns
     -------
