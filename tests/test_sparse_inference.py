@@ -74,16 +74,36 @@ def test_what_is_counted_is_what_the_records_hold():
 def test_units_that_cannot_matter_are_counted_and_left_out():
     tables = sparse_inference.run("smoke")
     assert set(tables["units"]["method"]) == {"AdamW", "PAdam"}
-    for _, rows in tables["units"].groupby("method"):
+    slims = {"slim", "cut, slim"}
+    assert set(tables["units"]["network"]) == set(tables["difference"]["network"]) == slims
+    for _, rows in tables["units"].groupby(["method", "network"]):
         assert rows["layer"].tolist() == ["0", "3", "7"]
         assert rows["units"].tolist() == [32, 64, 128]
         assert rows["left"].tolist() == [8, 16, 32]
     left = (9 + 1) * 8 + (8 * 9 + 1) * 16 + (16 * 4 + 1) * 32 + (32 + 1) * 10
-    slimmed = tables["sizes"].query("network == 'slim' and format == 'dense'")
-    assert slimmed["bytes"].tolist() == [4 * left] * 2
+    slimmed = tables["sizes"].query("network != 'trained' and format == 'dense'")
+    assert slimmed["bytes"].tolist() == [4 * left] * 4
     apart = tables["difference"]
     assert (apart["largest"] > 0.1).all()
     assert (apart["difference"] < 1e-6 * apart["largest"]).all()
+
+
+def test_units_that_hardly_matter_are_cut(monkeypatch):
+    weights = records.Record.weights
+
+    def faint(record):
+        state = weights(record)
+        for name, rows in (("0", 8), ("3", 16), ("7", 32)):
+            state[f"{name}.weight"][rows:] *= sparse_inference.CUT / 9
+            state[f"{name}.bias"][rows:] = 0
+        return state
+
+    monkeypatch.setattr(records.Record, "weights", faint)
+    tables = sparse_inference.run("smoke")
+    of_adamw = tables["units"].query("method == 'AdamW'").groupby("network")["left"]
+    assert of_adamw.apply(list).to_dict() == {"slim": [32, 64, 128], "cut, slim": [8, 16, 32]}
+    apart = tables["difference"]
+    assert (apart["difference"] < 1e-4 * apart["largest"]).all()
 
 
 @pytest.mark.usefixtures("pruned")
@@ -112,7 +132,7 @@ def test_at_paper_scale_only_what_is_archived_is_counted(archive, monkeypatch):
         assert empty[name].empty
         assert list(empty[name]) == list(table)
         assert set(table["method"]) == {"PAdam"}
-    assert found["sizes"]["format"].tolist() == [*FORMATS, *FORMATS]
+    assert found["sizes"]["format"].tolist() == [*FORMATS] * 3
 
 
 def test_images_fit_the_network_of_either_profile():

@@ -163,8 +163,8 @@ def test_the_table_has_a_line_a_case_and_says_what_is_missed(read, record):
         "small_cell": "small",
     }
     lines = table.set_index("case").replace("&nbsp;", " ", regex=True)
-    assert lines.loc["AdamW fused", "big_cell"] == "1.010, 2.2 ms"
-    assert lines.loc["PAdam fused, p = 1", "big_cell"] == "1.111 ≤ 1.2, 2.42 ms"
-    assert lines.loc["PAdam fused, p = 1", "small_cell"] == "**1.515 > 1.2**, 3.3 ms"
+    assert lines.loc["AdamW fused", "big_cell"] == "1.010, 2.2 ms, 1.25 ×"
+    assert lines.loc["PAdam fused, p = 1", "big_cell"] == "1.111 ≤ 1.2, 2.42 ms, 1.38 ×"
+    assert lines.loc["PAdam fused, p = 1", "small_cell"] == "**1.515 > 1.2**, 3.3 ms, 3.00 ×"
     assert lines.loc["PAdam, p = 1", ["small_cell", "small ratio"]].isna().all()
     assert lines.loc["PAdam, p = 1", "big goal"] == 3

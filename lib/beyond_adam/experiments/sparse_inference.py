@@ -4,6 +4,7 @@ The networks are those of `beyond_adam.experiments.fashion_mnist`; nothing else 
 counts bytes and units. Times are those of a machine: ``benchmarks/sparse_inference.py`` takes them.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,16 +14,20 @@ from torch import Tensor, nn
 
 from beyond_adam.experiments import fashion_mnist
 from beyond_adam.models.slim import sizes, slim
+from beyond_adam.optim import hard_zero
 from beyond_adam.training import Record, collect
 
 NAME = "sparse-inference"
 
 COLUMNS: Final = {
     "sizes": ("method", "seed", "network", "format", "bytes"),
-    "units": ("method", "seed", "layer", "units", "left"),
-    "difference": ("method", "seed", "difference", "largest"),
+    "units": ("method", "seed", "network", "layer", "units", "left"),
+    "difference": ("method", "seed", "network", "difference", "largest"),
 }
 """Columns of the tables of `run`, which are there even if no run has been archived."""
+
+CUT: Final = 1e-6
+"""Weights of at most this size are as good as zero: all of them together change no logit."""
 
 IMAGES: Final = 256
 """Number of images on which a network is compared with what is left of it."""
@@ -39,27 +44,36 @@ def run(profile: str) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of DataFrame
-        All with ``method`` and ``seed``. ``sizes``: the ``bytes`` of all parameters in each
-        ``format`` of `beyond_adam.models.slim.sizes`, of the ``network`` as "trained" and of what
-        `slim` leaves of it; bytes of the format "zlib" may change with the version of zlib.
-        ``units``: of each ``layer`` but the last, by its number in the chain, how many ``units`` it
-        has, channels or neurons, and how many are ``left`` by `slim`. ``difference``: the greatest
-        change of a logit of `images`, which is rounding, and the ``largest`` absolute logit.
+        All with ``method``, ``seed`` and ``network``: as "trained", what `slim` leaves of it
+        ("slim"), and what it leaves once the weights of at most `CUT` are zero ("cut, slim").
+        ``sizes``: the ``bytes`` of all parameters in each ``format`` of
+        `beyond_adam.models.slim.sizes`; those of the format "zlib" may change with the version of
+        zlib. ``units``: of each ``layer`` but the last, by its number in the chain, how many
+        ``units`` it has, channels or neurons, and how many are ``left``. ``difference``: the
+        greatest change of a logit of `images`, which is rounding, and the ``largest`` absolute
+        logit.
     """
     records = collect(fashion_mnist.runs(profile), profile)
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for (method, seed), record in records.items():
         trained = network(record)
-        slimmed = slim(trained)
-        for name, model in (("trained", trained), ("slim", slimmed)):
-            found = sizes(model.state_dict())
-            rows["sizes"] += [(method, seed, name, *item) for item in found.items()]
-        rows["units"] += [(method, seed, *counts) for counts in _units(trained, slimmed)]
+        cut = copy.deepcopy(trained)
+        hard_zero(cut, CUT)
+        x = images(record, IMAGES)
         with torch.no_grad():
-            x = images(record, IMAGES)
             logits = trained(x)
-            apart = (slimmed(x) - logits).abs().max().item()
-        rows["difference"].append((method, seed, apart, logits.abs().max().item()))
+        largest = logits.abs().max().item()
+        networks = {"trained": trained, "slim": slim(trained), "cut, slim": slim(cut)}
+        for name, model in networks.items():
+            label = (method, seed, name)
+            found = sizes(model.state_dict())
+            rows["sizes"] += [(*label, *item) for item in found.items()]
+            if name == "trained":
+                continue
+            rows["units"] += [(*label, *counts) for counts in _units(trained, model)]
+            with torch.no_grad():
+                apart = (model(x) - logits).abs().max().item()
+            rows["difference"].append((*label, apart, largest))
     return {name: pd.DataFrame(rows[name], columns=list(COLUMNS[name])) for name in COLUMNS}
 
 

@@ -52,7 +52,7 @@ class AdamExponent(AdamFamily):
         Whether to step in one pass over memory, by a kernel that is compiled on first use.
         This, ``foreach`` and ``differentiable`` exclude each other.
     capturable
-        Whether a CUDA graph may capture the step; right but slower on any device.
+        Whether a CUDA graph may capture the step; correct but slower on any device.
     maximize
         Whether to ascend the loss; the decay is the same.
     differentiable

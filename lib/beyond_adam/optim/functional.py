@@ -1,8 +1,8 @@
 r"""Optimizer steps as functions of lists of tensors; the caller owns the state.
 
-They serve who keeps the state elsewhere than in a `torch.optim.Optimizer`, as the functions of
-torch's own functional API do. Call them under `torch.no_grad`, except to differentiate through a
-step. All of them take, for n tensors in the same order:
+They are for callers that keep the state elsewhere than in a `torch.optim.Optimizer`, like the
+functions of torch's own functional API. Call them under `torch.no_grad`, except to differentiate
+through a step. All of them take, for n tensors in the same order:
 
 params
     The weights w, of any shape; stepped in place. Dense, real, and floating-point.

@@ -29,14 +29,15 @@ class PAdam(AdamFamily):
 
     where :math:`\hat m` and :math:`\hat v` are corrected for their bias, η is the learning rate as
     scheduled, and c = ``partial`` is 1/2 in Adam. With λ = λ₂ = 0 or at η = 0 the factor is 1, and
-    the step is that of `torch.optim.Adam` to the last bit.
+    the step is that of `torch.optim.Adam`, with ``partial=0.5`` to the last bit in for-loop and
+    foreach, and within 2 ulp if fused.
 
     A weight of exactly 0 has factor 0: with ``decay_at="previous"`` it stays 0 as long as it is
     decayed (unless p = 2), so tensors that begin at zero never train. Their first step warns of it
     (unless it may be captured in a CUDA graph). Give biases and norms a group with
     ``weight_decay=0`` and ``lambda_2=0``, as is usual anyway; `decay_groups` makes such groups. For
-    p ≤ 1 small weights go to zero, for p < 1 faster than any geometric sequence; for 1 < p ≤ 2 they
-    only shrink.
+    p ≤ 1 small weights go to zero, for p < 1 faster than any geometric sequence and at p = 1 like
+    one, until they underflow; for 1 < p ≤ 2 they shrink to a size at which the loss holds them.
 
     Not to be confused with `beyond_adam.optim.Padam`, partially adaptive momentum, which some
     libraries call PAdam.
@@ -72,7 +73,7 @@ class PAdam(AdamFamily):
         Whether to step in one pass over memory, by a kernel that is compiled on first use.
         This, ``foreach`` and ``differentiable`` exclude each other.
     capturable
-        Whether a CUDA graph may capture the step; right but slower on any device.
+        Whether a CUDA graph may capture the step; correct but slower on any device.
     maximize
         Whether to ascend the loss; the decay is the same.
     differentiable
@@ -90,9 +91,9 @@ class PAdam(AdamFamily):
 
     Notes
     -----
-    The factor is one step of majorise–minimise, not the proximal operator: for p ≥ 1 small weights
-    do not become exactly 0. The source is eq. 3 of Outmezguine's post "Decoupled weight decay for
-    any p norm", which has λ without the factor p in places.
+    The factor is one step of majorise–minimise, not the proximal operator: for p ≥ 1 it makes no
+    weight exactly 0 in one step. The source is eq. 3 of Outmezguine's post "Decoupled weight decay
+    for any p norm", which has λ without the factor p in places.
 
     Examples
     --------

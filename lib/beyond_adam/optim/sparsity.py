@@ -193,7 +193,7 @@ def sparsity_report(
 ) -> SparsityReport:
     """Count the small weights of a model, and the rows that have no others.
 
-    A p-norm decay brings weights close to 0 rather than to it, so they have to be counted up to a
+    For p ≥ 1 a p-norm decay brings weights close to 0 rather than to it: they are counted up to a
     threshold; 1e-13 is the one of the authors of PAdam (arXiv 2404.10824) in their code.
 
     Parameters

@@ -196,28 +196,27 @@ def relative(times: StepTimes, tensors: str) -> tuple[Figure, pd.DataFrame]:
 def table(times: StepTimes) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return a table with one line a case, and the headings of what a page shows of it.
 
-    Its columns are ``case``, ``reference`` and, for each set of tensors, ``… ratio``, ``… goal``
-    and ``… ms``, the median; ``…_cell`` says these three in MyST, with what misses its goal in
-    bold.
+    Its columns are ``case``, ``reference`` and, for each set of tensors, ``… ratio``, ``… goal``,
+    ``… ms``, the median, and ``… limits``, how many times the limit of memory that is; ``…_cell``
+    says these four in MyST, with what misses its goal in bold.
     """
     sets = list(times.rows["tensors"].unique())
     parts = []
     for name in sets:
         rows = times.rows[times.rows["tensors"] == name].set_index(["case", "reference"])
-        part = rows[["ratio", "goal", "median_ms"]].set_axis(
-            [f"{name} ratio", f"{name} goal", f"{name} ms"], axis=1
-        )
+        columns = {"ratio": "ratio", "goal": "goal", "median_ms": "ms", "times_limit": "limits"}
+        part = rows[[*columns]].set_axis([f"{name} {new}" for new in columns.values()], axis=1)
         parts.append(part.assign(**{f"{name}_cell": [_said(*row) for row in part.to_numpy()]}))
     headers = {"case": "Step", "reference": "Relative to"}
     frame = pd.concat(parts, axis=1).reset_index()
     return frame, headers | {f"{name}_cell": name for name in sets}
 
 
-def _said(ratio: float, goal: float, ms: float) -> str:
-    """Return a ratio beside its goal, if it has one, and the time; lines break between the two."""
+def _said(ratio: float, goal: float, ms: float, limits: float) -> str:
+    """Return a ratio beside its goal, if it has one, and the time; lines break between them."""
     held = f"{ratio:.3f}"
     if ratio <= goal:
         held = f"{ratio:.3f}{NBSP}≤{NBSP}{goal:g}"
     elif ratio > goal:
         held = f"**{ratio:.3f}{NBSP}>{NBSP}{goal:g}**"
-    return f"{held}, {ms:.3g}{NBSP}ms"
+    return f"{held}, {ms:.3g}{NBSP}ms, {limits:.2f}{NBSP}×"
