@@ -161,7 +161,8 @@ def test_blocks_count_as_changes_and_leave_the_gradients_alone(cls, options, mon
     ],
     ids=name,
 )
-def test_temporaries_are_a_few_blocks(cls, options, dtype, blocks, shape):
+def test_temporaries_are_a_few_blocks(cls, options, dtype, blocks, shape, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     w = torch.ones(shape, dtype=dtype).t()
     optimizer = cls([w], **options)
     train(optimizer, [w], 1)

@@ -325,6 +325,27 @@ def test_it_does_not_matter_whether_the_optimizer_is_loaded_before_its_scheduler
     assert again.param_groups[0]["p"] == optimizer.param_groups[0]["p"] == schedule(1)
 
 
+def test_a_state_with_a_value_out_of_range_changes_nothing():
+    optimizer = sgd(p=2.0)
+    scheduler = PNormScheduler(optimizer, LinearSchedule(2.0, 1.0, 4))
+    before = scheduler.state_dict()
+    for change in ({"last_value": [-5.0]}, {"schedule": {"kind": "Spline"}}):
+        with pytest.raises(ValueError, match=r"p must lie in|schedule must be one of"):
+            scheduler.load_state_dict(before | {"last_epoch": 3} | change)
+        assert scheduler.state_dict() == before
+        assert optimizer.param_groups[0]["p"] == 2.0
+
+
+def test_the_value_of_a_state_is_for_all_groups():
+    state = PNormScheduler(sgd(p=2.0), StepSchedule([1.5], [])).state_dict()
+    optimizer = sgd(p=2.0)
+    optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)], "p": 2.0})
+    scheduler = PNormScheduler(optimizer, LinearSchedule(2.0, 1.0, 4))
+    scheduler.load_state_dict(state)
+    assert [group["p"] for group in optimizer.param_groups] == [1.5, 1.5]
+    assert scheduler.get_last_value() == [1.5, 1.5]
+
+
 def test_the_state_is_plain_data_and_loading_leaves_it_alone():
     scheduler = PNormScheduler(sgd(p=2.0), StepSchedule([1.5, 1.0], [4]))
     scheduler.step()

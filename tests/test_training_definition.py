@@ -188,6 +188,13 @@ def test_it_is_written_down_as_json():
     assert json.loads(json.dumps(named.as_json()))["options"] == {"lr": 0.1}
 
 
+@dataclass(eq=False)
+class Net(nn.Module):
+    """A model whose class is a dataclass."""
+
+    width: int
+
+
 def test_the_modules_are_those_of_what_is_named():
     assert DEFINITION.modules == {
         "beyond_adam.models.mlp",
@@ -201,6 +208,7 @@ def test_the_modules_are_those_of_what_is_named():
     warm = WarmUp(0.001, 2, LinearSchedule(0.1, 0.01, 8))
     schedulers = "beyond_adam.optim.schedulers"
     assert schedulers in replace(PLAIN, schedules={"lr": warm}).modules
+    assert __name__ in replace(PLAIN, model=Net).modules
 
 
 # --- what is refused ---
@@ -338,9 +346,11 @@ def test_all_parameters_are_decayed_or_those_of_matrices(optimizer):
     assert (group["weight_decay"], group["params"]) == (0.3, list(model.parameters()))
 
 
-@pytest.mark.parametrize("optimizer", [Adam, AdamW, SGD, PAdam, AdamExponent])
-@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("meta", False)])
-def test_steps_are_fused_where_there_are_kernels(optimizer, device, fused):
+@pytest.mark.parametrize(
+    ("optimizer", "device", "fused"),
+    [(AdamW, "cpu", True), (PAdam, "cpu", True), (AdamW, "cuda", True), (PAdam, "cuda", False)],
+)
+def test_steps_are_fused_where_that_has_been_tested(optimizer, device, fused):
     run = replace(PLAIN, model=resnet20, model_options={}, optimizer=optimizer, options={})
     made = run.build_optimizer(run.build_model(), torch.device(device))
     assert made.defaults["fused"] is fused

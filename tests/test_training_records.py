@@ -246,17 +246,31 @@ def test_nobody_else_is_at_work_on_a_run_meanwhile(capsys, trainings, monkeypatc
         flock(stream, how)
 
     monkeypatch.setattr(fcntl, "flock", wait)
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     begun.wait()
     perform(replace(RUN, seed=1))  # other runs are free
     assert capsys.readouterr().out == ""
-    put_away(perform(RUN), weights=False)
+    perform(RUN)
     go.set()
     thread.join()
     said = f"{RUN.name}: waiting for another process that is at work on it\n"
     assert capsys.readouterr().out == said
     assert trainings == [replace(RUN, seed=1), "of the other", RUN]
+
+
+def test_nobody_else_archives_a_run_meanwhile(monkeypatch):
+    record, held = perform(RUN), []
+
+    @contextlib.contextmanager
+    def watched(run):
+        held.append(run)
+        yield
+        held.append("copied" if find(run).archived else "not copied")
+
+    monkeypatch.setattr(records, "_alone", watched)
+    put_away(record, weights=False)
+    assert held == [RUN, "copied"]
 
 
 def test_what_another_process_did_meanwhile_is_not_done_again(trainings, monkeypatch):

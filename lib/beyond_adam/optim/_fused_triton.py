@@ -61,7 +61,8 @@ def take_step(rule: _Rule, slots: Slots) -> None:
     scalars = {count: _scalars(rule, count + 1) for count in set(counts)}
     numbers.extend(chain.from_iterable(scalars[count] for count in counts))
     table = array("q", chain(*slots.addresses, slots.sizes, firsts))
-    sent = torch.frombuffer(bytearray(numbers) + bytearray(table), dtype=torch.int64)
+    # The table first: it begins where wide loads may begin, whatever the number of tensors.
+    sent = torch.frombuffer(bytearray(table) + bytearray(numbers), dtype=torch.int64)
     on_gpu = slots.device.type == "cuda"  # it is not where Triton is interpreted
     if on_gpu:
         sent = sent.pin_memory().to(slots.device, non_blocking=True)
@@ -69,8 +70,8 @@ def take_step(rule: _Rule, slots: Slots) -> None:
     with torch.cuda.device(slots.device) if on_gpu else nullcontext():
         if total:
             step_block[(total,)](
-                sent[: len(numbers)].view(torch.float64),
-                sent[len(numbers) :],
+                sent[len(table) :].view(torch.float64),
+                sent[: len(table)],
                 len(counts),
                 S=stored,
                 T=tl.float64 if stored == tl.float64 else tl.float32,

@@ -283,10 +283,11 @@ class HyperparameterScheduler:
             if isinstance(old, bool) or not isinstance(old, (int, float, Tensor)):
                 raise TypeError(f"{self.key} must be a number to be scheduled, not {old!r}")
         self.last_epoch = epoch
-        self._set([value] * len(groups))
+        self._set(value)
 
-    def _set(self, values: list[float]) -> None:
-        for group, value in zip(self.optimizer.param_groups, values, strict=False):
+    def _set(self, value: float) -> None:
+        groups = self.optimizer.param_groups
+        for group in groups:
             old = group[self.key]
             if isinstance(old, Tensor):
                 group.setdefault(f"initial_{self.key}", old.clone())
@@ -294,7 +295,7 @@ class HyperparameterScheduler:
             else:
                 group.setdefault(f"initial_{self.key}", old)
                 group[self.key] = value
-        self._last_value = values
+        self._last_value = [value] * len(groups)
 
     def get_last_value(self) -> list[float]:
         """Return the value last set in each group."""
@@ -331,14 +332,17 @@ class HyperparameterScheduler:
         """
         if state_dict["key"] != self.key:
             raise ValueError(f"the state is of {state_dict['key']!r}, not of {self.key!r}")
+        schedule = self.schedule
         if state_dict["schedule"] is not None:
             fields = dict(state_dict["schedule"])
             kind = fields.pop("kind")
             if kind not in _SAVED:
                 raise ValueError(f"schedule must be one of {', '.join(_SAVED)}, not {kind!r}")
-            self.schedule = _checked_ahead(self.key, _SAVED[kind](**fields))
-        self.last_epoch = state_dict["last_epoch"]
-        self._set(list(state_dict["last_value"]))
+            schedule = _checked_ahead(self.key, _SAVED[kind](**fields))
+        last, epoch = state_dict["last_value"], state_dict["last_epoch"]
+        value = _checked(self.key, last[0], epoch)  # the same for all groups
+        self.schedule, self.last_epoch = schedule, epoch
+        self._set(value)
 
 
 class ExponentScheduler(HyperparameterScheduler):

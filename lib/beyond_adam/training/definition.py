@@ -210,7 +210,7 @@ class Definition:
         """The modules that have the model, optimizer, schedules and changes that are named."""
         parts = [self.model, self.optimizer, *self.schedules.values(), *self.augmentation]
         for part in parts:  # and what these are made of, which is appended
-            if dataclasses.is_dataclass(part):
+            if dataclasses.is_dataclass(part) and not isinstance(part, type):
                 inner = (getattr(part, item.name) for item in dataclasses.fields(part))
                 parts += filter(callable, inner)
         return {part.__module__ for part in parts}
@@ -226,7 +226,9 @@ class Definition:
         """Return the optimizer of a model on a device, with its fused step if it has one there."""
         options = dict(self.options)
         if "fused" in inspect.signature(self.optimizer).parameters:
-            options.setdefault("fused", device.type in ("cpu", "cuda"))
+            # Our own kernel for GPUs has not run on one yet.
+            fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
+            options.setdefault("fused", fused)
         if self.decay == "all":
             return self.optimizer(model.parameters(), **options)
         decays = {"weight_decay": 0.0, **{k: options.pop(k) for k in DECAYS if k in options}}

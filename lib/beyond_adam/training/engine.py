@@ -254,8 +254,8 @@ def train(
     done = 0
     if found:
         done, state = found
-        if state["run"] != run.name:
-            raise ValueError(f"{folder} has checkpoints of {state['run']}, not of {run.name}")
+        if (other := state.get("run", run.name)) != run.name:  # which older ones do not say
+            raise ValueError(f"{folder} has checkpoints of {other}, not of {run.name}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         outcome.epochs, outcome.layers = state["epochs"], state["layers"]

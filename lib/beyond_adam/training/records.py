@@ -123,15 +123,15 @@ def _basis(run: Definition) -> dict[str, Any]:
 
 def _holds(record: Record) -> bool:
     """Return whether a record is of the code, the packages and the data as they are now."""
-    segments = record.content["segments"]
+    now = _basis(record.run)
+    del now["modules"]  # of which some may have been confirmed
     measured = record.content.get("probes") == _probes()
-    return measured and not record.changes() and _agree(segments, record.run, "lock", "fingerprint")
+    return measured and _agree(record.content["segments"], now) and not record.changes()
 
 
-def _agree(segments: Iterable[Mapping[str, Any]], run: Definition, *names: str) -> bool:
-    """Return whether all segments rest on what a run would rest on now, as far as it is named."""
-    now = _basis(run)
-    return all(segment.get(name) == now[name] for segment in segments for name in names)
+def _agree(segments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
+    """Return whether all segments rest on what a run would rest on now."""
+    return all(segment.get(name) == value for segment in segments for name, value in now.items())
 
 
 def _probes() -> str:
@@ -194,7 +194,7 @@ def perform(
         Whether to show a progress bar.
     fresh
         Whether epochs that were trained by other code, packages or data are trained again. If not,
-        the run goes on from there, and its record says so.
+        the run goes on from there, and its record says which modules have changed.
     compiled
         As for `beyond_adam.training.train`.
 
@@ -209,13 +209,14 @@ def perform(
         raise RuntimeError("a record is written by one process; several may call train")
     with _alone(run):
         record = find(run)
-        if record is not None and (record.archived or _holds(record)):
-            return record
-        if record is not None:  # of code, packages or data that have changed since
+        if record is not None:
+            kept = record.archived or not (fresh or record.content["failure"])
+            if kept or _holds(record):
+                return record
             shutil.rmtree(record.folder)
         elif fresh:
             _, begun = checkpoints.newest(working(run)) or (0, {"segments": ()})
-            if not _agree(begun["segments"], run, *_basis(run)):
+            if not _agree(begun["segments"], _basis(run)):
                 checkpoints.remove(working(run))
         return _trained(run, torch.device(device), show=show, compiled=compiled)
 
@@ -321,7 +322,7 @@ def provenance_table(records: Records) -> pd.DataFrame:
                 "name": record.run.name,
                 "archived": record.archived,
                 "data": record.run.data,
-                "fingerprint": record.content["fingerprint"],
+                "fingerprint": segment.get("fingerprint", record.content["fingerprint"]),
                 "first": segment["first"],
                 "last": segment["last"],
                 "hours": segment["seconds"] / 3600,
@@ -396,7 +397,8 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     torch.set_num_threads(before["threads"])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            outcome = engine.train(record.run, Path(folder), until=epochs)
+            compiled = before.get("compiled", False)
+            outcome = engine.train(record.run, Path(folder), until=epochs, compiled=compiled)
     finally:
         torch.set_num_threads(threads)
     for name, rows in (("epochs", outcome.epochs), ("layers", outcome.layers)):

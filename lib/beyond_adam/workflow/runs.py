@@ -151,11 +151,9 @@ def _train(entry: Entry, options: argparse.Namespace) -> None:
         raise CommandError(f"cannot compute on {options.device!r}: {error}") from None
     paper = options.profile == "paper"
     # What took hours is not trained again, nor begun again, because the code has changed since.
-    record = find(entry.run) if paper else None
-    if record is None or record.content["failure"]:
-        record = perform(
-            entry.run, device=options.device, show=show, fresh=not paper, compiled=options.compile
-        )
+    record = perform(
+        entry.run, device=options.device, show=show, fresh=not paper, compiled=options.compile
+    )
     print(f"{entry.label}: {_result(record)}", flush=True)
     if record.content["failure"]:
         raise CommandError(f"{entry.label}: {record.content['failure']}; see {record.folder}")
