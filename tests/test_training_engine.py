@@ -606,8 +606,8 @@ def test_a_run_killed_three_times_ends_as_one_that_was_not(tmp_path, processes, 
 
     chance = random.Random(method)
     for _ in range(3):
-        # Together less than the whole, so that each life ends before the run.
-        moment = chance.randrange(length // 6, length * 3 // 10)
+        # Together less than the whole, so that each life ends before the run, but after an epoch.
+        moment = chance.randrange(length // 5, length * 3 // 10)
         life = processes.Process(target=live_until, args=(moment, run, tmp_path / "killed"))
         life.start()
         life.join()
