@@ -226,6 +226,15 @@ def test_exponent_0_is_sgd(foreach):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("lr", [1e-3, torch.tensor(1e-3)], ids=["number", "tensor"])
+def test_a_decay_that_float32_cannot_hold_is_none(path, lr):
+    w = torch.tensor([0.0, 1.0])
+    w.grad = torch.ones(2)
+    PAdam([w], lr=lr, weight_decay=1e-36, **PATHS[path]).step()
+    torch.testing.assert_close(w, torch.tensor([-1e-3, 1 - 1e-3]))
+
+
 @every_path
 @pytest.mark.parametrize("decay_at", ["previous", "updated"])
 @pytest.mark.parametrize("p", [0.1, 0.5, 1, 1.5, 2])
@@ -839,15 +848,6 @@ DIFFERENTIABLE = [
     (Padam, {"weight_decay": 0.3, "decoupled_weight_decay": True, "amsgrad": False}),
     (AdamExponent, {"exponent": 0.3, "weight_decay": 0.3, "amsgrad": True}),
 ]
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("lr", [1e-3, torch.tensor(1e-3)], ids=["number", "tensor"])
-def test_a_decay_that_float32_cannot_hold_is_none(path, lr):
-    w = torch.tensor([0.0, 1.0])
-    w.grad = torch.ones(2)
-    PAdam([w], lr=lr, weight_decay=1e-36, **PATHS[path]).step()
-    torch.testing.assert_close(w, torch.tensor([-1e-3, 1 - 1e-3]))
 
 
 @pytest.mark.parametrize(("cls", "options"), DIFFERENTIABLE, ids=name)

@@ -23,6 +23,7 @@ from beyond_adam.training import (
     engine,
     find,
     perform,
+    probes,
     provenance_table,
     put_away,
     records,
@@ -112,7 +113,7 @@ def test_a_record_is_a_folder_of_the_build(root):
         "parameters": 64 * 8 + 8 + 8 * 10 + 10,
         "last": epochs.iloc[-1].to_dict(),
         "tables": TABLES,
-        "probes": dependencies.closure([records.PROBES])[records.PROBES],
+        "probes": dependencies.closure([probes.__name__])[probes.__name__],
     }
     assert segment.pop("seconds") > 0
     assert segment.pop("modules") == records.modules(RUN)

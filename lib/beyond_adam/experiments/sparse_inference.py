@@ -27,7 +27,7 @@ COLUMNS: Final = {
 """Columns of the tables of `run`, which are there even if no run has been archived."""
 
 CUT: Final = 1e-6
-"""Weights of at most this size are as good as zero: all of them together change no logit."""
+"""Weights of at most this size are as good as zero: without them logits differ by rounding."""
 
 IMAGES: Final = 256
 """Number of images on which a network is compared with what is left of it."""

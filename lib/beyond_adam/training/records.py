@@ -31,9 +31,6 @@ from beyond_adam.training.definition import Definition
 MODULES: Final = ("beyond_adam.training.engine",)
 """Modules that every run depends on, besides those that its definition names."""
 
-PROBES: Final = "beyond_adam.training.probes"
-"""The module that measures what was trained."""
-
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -114,8 +111,11 @@ def origin(
 
 def _basis(run: Definition) -> dict[str, Any]:
     """Return what the results of a run rest on: code, packages and data."""
+    return {"modules": modules(run), **_surroundings(run)}
+
+
+def _surroundings(run: Definition) -> dict[str, str]:
     return {
-        "modules": modules(run),
         "lock": dependencies.digest((project.root() / "requirements.lock").read_bytes()),
         "fingerprint": load_data(run.data).fingerprint,
     }
@@ -123,19 +123,17 @@ def _basis(run: Definition) -> dict[str, Any]:
 
 def _holds(record: Record) -> bool:
     """Return whether a record is of the code, the packages and the data as they are now."""
-    now = _basis(record.run)
-    del now["modules"]  # of which some may have been confirmed
-    measured = record.content.get("probes") == _probes()
-    return measured and _agree(record.content["segments"], now) and not record.changes()
+    same = _agree(record.content["segments"], _surroundings(record.run))
+    return same and record.content.get("probes") == _probes() and not record.changes()
 
 
 def _agree(segments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
-    """Return whether all segments rest on what a run would rest on now."""
+    """Return whether all segments have the entries that one would have now."""
     return all(segment.get(name) == value for segment in segments for name, value in now.items())
 
 
 def _probes() -> str:
-    return dependencies.closure([PROBES])[PROBES]
+    return dependencies.code_digest(Path(probes.__file__).read_text())
 
 
 def _device_name(device: torch.device) -> str:
