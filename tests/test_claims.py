@@ -141,6 +141,8 @@ def test_a_correction_counts_only_where_the_print_fails():
         ({"kind": "paired"}, [(0.2, 0.1)]),
         ({"kind": "paired"}, [(math.nan, math.nan)]),
         ({"kind": "paired"}, []),
+        ({"kind": "interval", "low": 99}, []),
+        ({"kind": "near", "centre": 1.0, "radius": 0.1}, []),
     ],
 )
 def test_a_measurement_of_the_wrong_kind_is_refused(criterion, measured):

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from beyond_adam.publishing.claims import Verdict
+from beyond_adam.publishing.myst import badge
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted(ROOT.glob("chapters/*.ipynb"))
@@ -122,3 +125,11 @@ def test_layers_import_downwards_only():
             if "." in module:
                 other = module.split(".")[1]
                 assert rank[other] <= rank[own], f"{file} imports {module}"
+
+
+def test_the_front_page_names_every_chapter_and_every_verdict():
+    front = (ROOT / "index.md").read_text()
+    for file in NOTEBOOKS:
+        assert f"{{doc}}`chapters/{file.stem}`" in front
+    for verdict in Verdict:
+        assert badge(verdict) in front

@@ -478,6 +478,9 @@ class TestConfirm:
         table = pd.read_parquet(file)
         table.loc[1, "test_loss"] *= 1 + 1e-15
         table.to_parquet(file)
+        damage(
+            archived, lambda content: content["files"].update({file.name: records._sha256(file)})
+        )
         status, _, err = command("confirm", "toy", profile="paper")
         assert status == 1
         said = f"toy: slow, seed 1: {archived.name}: epoch 2 does not come out the same"
@@ -600,8 +603,8 @@ def test_the_caption_of_archived_results_tells_where_they_come_from(published):
         for part in (
             "paper profile, archived · digits · seeds 0, 1 · ",
             f"{provenance.hardware()['cpu']}, 1 thread",
-            " · 3.5 h in all · commit c0ffeec0ff+, decafdecaf · ",
-            f"code changed since: {ENGINE}<br>",
+            " · 3.5 h in all · commit c0ffeec0ff with changes, decafdecaf · ",
+            f" · changed since: {ENGINE}<br>",
         ):
             assert part in page
         assert "repeated" not in page
@@ -611,8 +614,12 @@ def test_the_caption_of_archived_results_tells_where_they_come_from(published):
 def test_a_caption_tells_what_has_been_confirmed(command, published):
     command("confirm", "toy", "--seed", "1", profile="paper")
     found = {(e.method, e.seed): find(e.run) for e in declared("paper")[:2]}
-    for page in published(provenance_table(found))[1]:
-        assert "first epochs repeated bit for bit at c0ffeec0ff · code changed since: none<" in page
+    origin = provenance_table(found)
+    for dirty, then in ((True, "c0ffeec0ff with changes"), (False, "c0ffeec0ff")):
+        origin["confirmed_dirty"], origin["hours"] = dirty, 0.01
+        for page in published(origin)[1]:
+            assert f"repeated bit for bit at {then} · changed since: nothing<" in page
+            assert " · 2 min in all · " in page
 
 
 def test_results_of_this_build_have_no_origin(published):

@@ -1,7 +1,9 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
+import shutil
 import threading
 from dataclasses import replace
 
@@ -104,6 +106,10 @@ def test_a_record_is_a_folder_of_the_build(root):
     epochs = record.table("epochs")
     assert list(epochs["epoch"]) == [1, 2]
     [segment] = content.pop("segments")
+    files = content.pop("files")
+    assert sorted([*files, "record.json"]) == FILES
+    for name, sha in files.items():
+        assert hashlib.sha256((record.folder / name).read_bytes()).hexdigest() == sha
     assert content == {
         "name": RUN.name,
         "digest": RUN.digest,
@@ -201,6 +207,29 @@ def test_other_probes_make_a_record_be_computed_again(trainings, monkeypatch):
     monkeypatch.setattr(records, "_probes", lambda: "another")
     assert perform(RUN).content["probes"] == "another"
     assert trainings == [RUN, RUN]
+
+
+def test_what_measured_a_record_is_what_was_there_when_it_began(monkeypatch):
+    now = records._probes()
+
+    def edited(*arguments, **options):
+        monkeypatch.setattr(records, "_probes", lambda: "another")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(engine, "train", edited)
+    record = perform(RUN)
+    assert record.content["probes"] == now
+    assert record.changes() == [probes.__name__]
+
+
+@pytest.mark.parametrize("name", ["epochs.parquet", "weights.safetensors"])
+def test_a_file_that_is_not_what_the_run_left_is_not_read(name):
+    record = put_away(perform(RUN), weights=True)
+    other = perform(replace(RUN, seed=1))
+    shutil.copy(other.folder / name, record.folder / name)
+    with pytest.raises(ValueError, match=rf"{RUN.name}.{name} is not what the run left: restore"):
+        record.weights() if name == "weights.safetensors" else record.table("epochs")
+    assert not record.table("cuts").empty
 
 
 def test_an_archived_record_stays_and_says_what_changed(trainings, change):
@@ -328,11 +357,12 @@ def test_a_model_without_relus_has_no_units():
 # --- confirmed ---
 
 
-def test_results_that_code_that_changed_repeats_are_confirmed(change, trainings):
+def test_results_that_code_that_changed_repeats_are_confirmed(root, change, trainings):
     record = put_away(perform(replace(RUN, epochs=3)), weights=False)
     tables = {name: record.table(name) for name in TABLES}
     change("beyond_adam.models.mlp")
-    assert record.changes() == ["beyond_adam.models.mlp"]
+    (root / "requirements.lock").write_text("numpy==1\n")
+    assert record.changes() == ["beyond_adam.models.mlp", "requirements.lock"]
     confirmed = confirm(record)
     assert confirmed.changes() == []
     assert find(confirmed.run).content == confirmed.content
@@ -348,18 +378,49 @@ def test_results_that_code_that_changed_repeats_are_confirmed(change, trainings)
     assert len(trainings) == 2
 
 
+def test_what_was_measured_can_be_confirmed_if_the_weights_are_there(monkeypatch):
+    whole = put_away(perform(replace(RUN, epochs=3)), weights=True)
+    monkeypatch.setattr(records, "_probes", lambda: "another")
+    assert whole.changes() == [probes.__name__]
+    assert confirm(whole).changes() == []
+    without = put_away(whole, weights=False)
+    monkeypatch.setattr(records, "_probes", lambda: "yet another")
+    assert confirm(without).changes() == [probes.__name__]
+
+
+@pytest.mark.parametrize("table", ["cuts", "units"])
+def test_what_is_not_measured_again_is_not_confirmed(table):
+    record = perform(RUN)
+    rows = record.table(table)
+    column = "loss" if table == "cuts" else "dead"
+    rows.loc[3 if table == "cuts" else 0, column] += 1
+    tampered(record, table, rows)
+    with pytest.raises(ValueError, match=f"{RUN.name}: table {table} does not come out the same"):
+        confirm(find(RUN))
+    assert "confirmed" not in find(RUN).content
+
+
+def tampered(record, table, rows):
+    """Write a table into a record that vouches for it."""
+    file = record.folder / f"{table}.parquet"
+    rows.to_parquet(file)
+    content = json.loads((record.folder / "record.json").read_text())
+    content["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (record.folder / "record.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("table", "column"),
     [("epochs", "train_loss"), ("epochs", "test_accuracy"), ("layers", "count")],
 )
 def test_results_that_do_not_come_out_again_are_not_confirmed(table, column):
     record = perform(RUN)
-    file = record.folder / f"{table}.parquet"
-    rows = pd.read_parquet(file)
+    rows = record.table(table)
     second = (rows["epoch"] == 2).to_numpy().argmax()
     value = rows.loc[second, column]
     rows.loc[second, column] = value + 1 if column == "count" else np.nextafter(value, 9)
-    rows.to_parquet(file)
+    tampered(record, table, rows)
+    record = find(RUN)
     with pytest.raises(ValueError, match=f"{RUN.name}: epoch 2 does not come out the same"):
         confirm(record)
     assert find(RUN).content == record.content
@@ -516,6 +577,7 @@ def test_provenance_is_a_line_for_each_segment(change, monkeypatch):
         "torch",
         "changed",
         "confirmed",
+        "confirmed_dirty",
     ]
     columns = ["seed", "archived", "first", "last", "commit", "dirty"]
     assert list(table[columns].itertuples(index=False, name=None)) == [
@@ -525,6 +587,7 @@ def test_provenance_is_a_line_for_each_segment(change, monkeypatch):
     ]
     assert set(table["changed"]) == {"beyond_adam.models.mlp"}
     assert set(table["confirmed"]) == {""}
+    assert not table["confirmed_dirty"].any()
     seconds = [s["seconds"] for record in found.values() for s in record.content["segments"]]
     assert list(table["hours"] * 3600) == pytest.approx(seconds)
     assert set(table["name"]) == {run.name for run in (RUN, RUNS["SGD", 1])}

@@ -10,13 +10,13 @@ from beyond_adam.workflow.verify import _fingerprint, compare
 def record(tmp_path):
     csv = tmp_path / "fig-a.csv"
     frame = pd.DataFrame({"x": range(1000), "y": [k / 7 for k in range(1000)]})
-    frame["orbit"] = frame["y"] % 1
+    frame["orbit"], frame["name"] = frame["y"] % 1, "adam"
     frame.to_csv(csv, index=False)
     passport = {"data": {"sha256": "before"}, "tolerance": 1e-6, "volatile": ["orbit"]}
     return {
         "artefacts": {"fig-a": _fingerprint(csv, passport)},
         "claims": {"good": "reproduced", "so-so": "within criterion", "bad": "differs"},
-        "errata": ["e1"],
+        "errata": {"e1": "proved"},
     }
 
 
@@ -47,6 +47,27 @@ def test_a_value_beyond_tolerance_is_wrong(record, change):
     assert "fig-a: column y" in wrong[0]
 
 
+def test_other_text_is_wrong_wherever_it_stands(record, tmp_path):
+    frame = pd.read_csv(tmp_path / "fig-a.csv")
+    frame.loc[501, "name"] = "sgd"
+    frame.to_csv(tmp_path / "fig-a.csv", index=False)
+    passport = {"data": {"sha256": "after"}, "tolerance": 1e-6, "volatile": ["orbit"]}
+    now = copy.deepcopy(record)
+    now["artefacts"]["fig-a"] = _fingerprint(tmp_path / "fig-a.csv", passport)
+    assert compare(record, now)[0] == ["fig-a: column name has other text"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_wrong"), [("untestable here", False), (None, True), ("proved", None)]
+)
+def test_a_proof_that_is_lost_is_wrong_unless_the_machine_cannot_tell(record, verdict, is_wrong):
+    now = copy.deepcopy(record)
+    now["errata"] = {"e1": verdict} if verdict else {}
+    wrong, fine = compare(record, now)
+    assert wrong == (["e1: no longer proved"] if is_wrong else [])
+    assert fine == (["e1: was 'proved', is 'untestable here'"] if is_wrong is False else [])
+
+
 def test_a_volatile_column_is_not_recorded(record):
     assert "orbit" not in record["artefacts"]["fig-a"]["columns"]
 
@@ -70,6 +91,6 @@ def test_only_a_worse_verdict_is_wrong(record, claim, verdict, is_wrong):
 
 
 def test_what_is_gone_and_what_is_new_are_wrong(record):
-    gone = {"artefacts": {}, "claims": {}, "errata": []}
+    gone = {"artefacts": {}, "claims": {}, "errata": {}}
     assert len(compare(record, gone)[0]) == 5
     assert len(compare(gone, record)[0]) == 5

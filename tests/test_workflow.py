@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import beyond_adam
 from beyond_adam.workflow import plan
+from beyond_adam.workflow.__main__ import CommandError, _alone
 
 ENDINGS = ("svg", "pdf", "png", "csv", "json")
 
@@ -61,11 +63,26 @@ def test_what_is_gone_is_made_again(book):
     assert "nothing has changed" in book.run("build").stdout
 
 
+def test_what_runs_does_not_hang_on_what_the_engine_remembers(book):
+    shutil.rmtree(book.out / ".snakemake")
+    book.write_chapter(top="2.5")
+    done = book.run("build")
+    assert done.returncode == 0
+    assert "chapter toy: code changed" in done.stdout
+    assert "chapter toy: running" in done.stdout
+
+
 def test_data_and_verdicts_are_held_against_the_record(book):
     assert "no committed record" in book.run("verify").stderr
     assert book.run("accept").returncode == 0
     assert book.run("verify").returncode == 0
+    accepted = (book.root / "data" / "record" / "quick.json").read_bytes()
     book.write_chapter(top="2.5")
+    for command in ("verify", "accept"):
+        stale = book.run(command)
+        assert stale.returncode == 1
+        assert "'quick' is not up to date, run `make`: chapter toy: code changed" in stale.stderr
+    assert (book.root / "data" / "record" / "quick.json").read_bytes() == accepted
     done = book.run("build")
     assert "chapter toy: code changed" in done.stdout
     assert "chapter toy: running" in done.stdout
@@ -86,8 +103,8 @@ def test_prose_needs_no_run(book):
 @pytest.fixture
 def reasons(book, monkeypatch):
     monkeypatch.setenv("BEYOND_ADAM_ROOT", str(book.root))
-    assert plan.reasons("quick") == []
-    return lambda: "\n".join(plan.reasons("quick"))
+    assert plan.stale("quick") == {}
+    return lambda: "\n".join(plan.stale("quick").values())
 
 
 @pytest.mark.parametrize("dependency", ["requirements.lock", "data/ledger/toy.yml"])
@@ -170,13 +187,13 @@ def test_docstrings_are_shown_and_make_only_the_pages_stale(book):
 
 def test_another_profile_is_another_run(reasons):
     assert reasons() == ""
-    assert "chapter toy: not there yet" in plan.reasons("smoke")
+    assert "chapter toy: not there yet" in plan.stale("smoke").values()
 
 
 def test_only_modules_that_are_imported_make_a_chapter_stale(book):
     library = book.root / "lib" / "beyond_adam"
     shutil.copytree(Path(beyond_adam.__file__).parent, library)
-    ask = "from beyond_adam.workflow import plan; print(*plan.reasons('quick'))"
+    ask = "from beyond_adam.workflow import plan; print(*plan.stale('quick').values())"
 
     def reasons():
         return book.python("-c", ask, PYTHONPATH=str(library.parent)).stdout
@@ -230,3 +247,24 @@ def test_an_unknown_profile_is_one_clear_line(book):
     assert done.stderr.splitlines() == [
         "error: unknown profile 'huge': choose one of smoke, quick, paper"
     ]
+
+
+def test_a_build_whose_engine_lives_on_keeps_others_out(tmp_path):
+    with _alone(tmp_path) as lock:
+        engine = subprocess.Popen(["sleep", "60"], pass_fds=[lock])
+    with pytest.raises(CommandError, match="another build is at work"), _alone(tmp_path):
+        pass
+    engine.kill()
+    engine.wait()
+    with _alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("execute", "no chapter 'no'"), ("record", "no experiment 'no'")]
+)
+def test_what_no_chapter_has_is_one_clear_line(book, command, said):
+    done = book.run(command, "no")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}; there are ")
+    assert done.stderr.count("\n") == 1

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Passport:
         """Profile, data, seeds and hardware in one line, as every caption prints it.
 
         Of archived results it also says how long they took, by what commit they were computed, and
-        which modules have changed since.
+        what has changed since.
         """
         seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
         if self.origin:
@@ -63,16 +63,17 @@ class Passport:
                 f"{line['device']}, {line['threads']} thread{'s' * (line['threads'] > 1)}"
                 for line in self.origin
             }
-            commits = {f"{line['commit'][:10]}{'+' * line['dirty']}" for line in self.origin}
-            changed = sorted({name for line in self.origin for name in line["changed"].split()})
-            confirmed = sorted({line["confirmed"][:10] for line in self.origin} - {""})
-            again = f"first epochs repeated bit for bit at {', '.join(confirmed)} · "
             hours = sum(line["hours"] for line in self.origin)
+            taken = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+            commits = named((line["commit"], line["dirty"]) for line in self.origin)
+            repeated = [line for line in self.origin if line["confirmed"]]
+            again = named((line["confirmed"], line["confirmed_dirty"]) for line in repeated)
+            again = f"first epochs repeated bit for bit at {again} · " if repeated else ""
+            changed = sorted({name for line in self.origin for name in line["changed"].split()})
             return (
                 f"{self.profile} profile, archived · {self.dataset} · {seeds} · "
-                f"{' and '.join(sorted(machines))} · {hours:.1f} h in all · "
-                f"commit {', '.join(sorted(commits))} · {again * bool(confirmed)}"
-                f"code changed since: {', '.join(changed) or 'none'}"
+                f"{' and '.join(sorted(machines))} · {taken} in all · commit {commits} · "
+                f"{again}changed since: {', '.join(changed) or 'nothing'}"
             )
         machine = provenance.hardware()
         return (
@@ -95,6 +96,12 @@ class Passport:
         }
         text = json.dumps(passport, indent=2, ensure_ascii=False) + "\n"
         (folder / f"{self.id}.json").write_text(text)
+
+
+def named(commits: Iterable[tuple[str, bool]]) -> str:
+    """Name commits as readers see them, each with whether the tree was dirty."""
+    names = {f"{commit[:10]}{' with changes' * dirty}" for commit, dirty in commits}
+    return ", ".join(sorted(names))
 
 
 def _sha256(file: Path) -> str:

@@ -337,8 +337,9 @@ def _numbers(claim: Claim, measured: Measured) -> list[float]:
     values = measured if isinstance(measured, Sequence) else [measured]
     expected = len(claim.published) or len(values)
     plain = not isinstance(measured, str | bool) and not any(map(_is_interval, values))
-    if not plain or len(values) != expected:
-        raise LedgerError(f"claim {claim.id} is about {expected} number(s); got {measured!r}")
+    if not plain or not values or len(values) != expected:
+        about = expected or "one or more"
+        raise LedgerError(f"claim {claim.id} is about {about} number(s); got {measured!r}")
     return [float(value) for value in values]  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ there are checkpoints in the place of all that.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import shutil
 import tempfile
@@ -31,6 +32,10 @@ from beyond_adam.training.definition import Definition
 MODULES: Final = ("beyond_adam.training.engine",)
 """Modules that every run depends on, besides those that its definition names."""
 
+LOCK: Final = "requirements.lock"
+PROBES: Final = probes.__name__
+WEIGHTS: Final = "weights.safetensors"
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -51,9 +56,10 @@ class Record:
         stretch of epochs (from ``first`` to ``last``) that was computed in one go its ``seconds``,
         ``commit``, whether the tree was ``dirty``, ``versions``, ``hardware``, ``device``,
         ``threads``, whether the model was ``compiled``, and hashes of the ``modules``, the ``lock``
-        and the data. ``probes`` is the hash of the module that measured the tables. And
-        ``confirmed``, if `confirm` has: number of ``epochs`` that were repeated, ``commit``, and
-        hashes of the ``modules``.
+        and the data. ``probes`` is the hash of the module that measured the tables; ``files`` has
+        the SHA-256 of tables and weights. And ``confirmed``, if `confirm` has: number of ``epochs``
+        that were repeated, ``commit``, whether the tree was ``dirty``, and ``hashes`` of what gave
+        the same results again.
     """
 
     run: Definition
@@ -62,27 +68,42 @@ class Record:
     content: Mapping[str, Any] = field(repr=False)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table of the record."""
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        """Return a table of the record; raises ValueError if the file is not the one it had."""
+        return pd.read_parquet(self._whole(f"{name}.parquet"))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the parameters and buffers of the trained model."""
-        file = self.folder / "weights.safetensors"
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: this run was archived without its weights")
-        return load_file(file)
+        """Return the parameters and buffers of the trained model; raises as `table` does."""
+        if not self.has_weights:
+            raise FileNotFoundError(f"{self.folder}: this run was archived without its weights")
+        return load_file(self._whole(WEIGHTS))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the trained model is there."""
+        return (self.folder / WEIGHTS).is_file()
+
+    def _whole(self, name: str) -> Path:
+        file = self.folder / name
+        if _sha256(file) != self.content.get("files", {}).get(name):
+            raise ValueError(f"{file} is not what the run left: restore it, or remove the folder")
+        return file
 
     def changes(self) -> list[str]:
-        """Return the modules that the run depends on and that have changed since.
+        """Return what the results depend on and what has changed since: modules, and the lock.
 
-        Those do not count that `confirm` has found to give the same results.
+        That does not count which `confirm` has found to give the same results.
         """
-        segments = [segment["modules"] for segment in self.content["segments"]]
-        confirmed = self.content.get("confirmed", {"modules": {}})["modules"]
+        probed = {PROBES: self.content.get("probes")}
+        then = [
+            {**segment["modules"], LOCK: segment.get("lock"), **probed}
+            for segment in self.content["segments"]
+        ]
+        confirmed = self.content.get("confirmed", {}).get("hashes", {})
+        now = {**modules(self.run), LOCK: _lock(), PROBES: _probes()}
         return sorted(
             name
-            for name, sha in modules(self.run).items()
-            if any(then.get(name) != sha for then in segments) and confirmed.get(name) != sha
+            for name, sha in now.items()
+            if any(hashes.get(name) != sha for hashes in then) and confirmed.get(name) != sha
         )
 
 
@@ -110,21 +131,17 @@ def origin(
 
 
 def _basis(run: Definition) -> dict[str, Any]:
-    """Return what the results of a run rest on: code, packages and data."""
-    return {"modules": modules(run), **_surroundings(run)}
+    """Return what the training of a run rests on: code, packages and data."""
+    return {"modules": modules(run), "lock": _lock(), **_images(run)}
 
 
-def _surroundings(run: Definition) -> dict[str, str]:
-    return {
-        "lock": dependencies.digest((project.root() / "requirements.lock").read_bytes()),
-        "fingerprint": load_data(run.data).fingerprint,
-    }
+def _images(run: Definition) -> dict[str, str]:
+    return {"fingerprint": load_data(run.data).fingerprint}
 
 
 def _holds(record: Record) -> bool:
     """Return whether a record is of the code, the packages and the data as they are now."""
-    same = _agree(record.content["segments"], _surroundings(record.run))
-    return same and record.content.get("probes") == _probes() and not record.changes()
+    return _agree(record.content["segments"], _images(record.run)) and not record.changes()
 
 
 def _agree(segments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
@@ -132,8 +149,16 @@ def _agree(segments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> boo
     return all(segment.get(name) == value for segment in segments for name, value in now.items())
 
 
+def _lock() -> str:
+    return dependencies.digest((project.root() / LOCK).read_bytes())
+
+
 def _probes() -> str:
     return dependencies.code_digest(Path(probes.__file__).read_text())
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _device_name(device: torch.device) -> str:
@@ -222,7 +247,7 @@ def perform(
 def _trained(run: Definition, device: torch.device, *, show: bool, compiled: bool) -> Record:
     """Return the record of a run that is trained from its last checkpoint."""
     folder = working(run)
-    circumstances = origin(run, device, compiled=compiled)
+    circumstances, measured_by = origin(run, device, compiled=compiled), _probes()
     outcome = engine.train(
         run, folder, device=device, origin=circumstances, compiled=compiled, show=show
     )
@@ -240,7 +265,7 @@ def _trained(run: Definition, device: torch.device, *, show: bool, compiled: boo
         "parameters": sum(p.numel() for p in outcome.model.parameters()),
         "last": outcome.epochs[-1],
         "tables": sorted(tables),
-        "probes": _probes(),
+        "probes": measured_by,
         "segments": outcome.segments,
     }
     _save(folder, content, tables, outcome.model)
@@ -309,12 +334,14 @@ def provenance_table(records: Records) -> pd.DataFrame:
         One line a segment: ``method``, ``seed``, ``name`` of the run, whether it is ``archived``,
         ``data`` and its ``fingerprint``, ``first`` and ``last`` epoch, ``hours`` of computation,
         ``commit``, whether the tree was ``dirty``, processor or ``device``, ``threads``, version of
-        ``torch``, the modules that have ``changed`` since the run, separated by spaces, and the
-        commit at which its results were ``confirmed``, or nothing.
+        ``torch``, what has ``changed`` since the run (`Record.changes`), separated by spaces, and
+        the commit at which its results were ``confirmed``, or nothing, and whether the tree was
+        dirty then, ``confirmed_dirty``.
     """
 
     def segments(record: Record) -> pd.DataFrame:
         changed = " ".join(record.changes())
+        confirmed = record.content.get("confirmed", {"commit": "", "dirty": False})
         lines = [
             {
                 "name": record.run.name,
@@ -332,7 +359,8 @@ def provenance_table(records: Records) -> pd.DataFrame:
                 "threads": segment["threads"],
                 "torch": segment["versions"]["torch"],
                 "changed": changed,
-                "confirmed": record.content.get("confirmed", {}).get("commit", ""),
+                "confirmed": confirmed["commit"],
+                "confirmed_dirty": confirmed["dirty"],
             }
             for segment in record.content["segments"]
         ]
@@ -352,9 +380,11 @@ def _save(
         table.to_parquet(folder / f"{name}.parquet", compression="zstd")
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     try:
-        save_file(tensors, folder / "weights.safetensors")
+        save_file(tensors, folder / WEIGHTS)
     except SafetensorError as error:
-        raise OSError(f"cannot write {folder / 'weights.safetensors'}: {error}") from error
+        raise OSError(f"cannot write {folder / WEIGHTS}: {error}") from error
+    names = [*(f"{name}.parquet" for name in tables), WEIGHTS]
+    content["files"] = {name: _sha256(folder / name) for name in sorted(names)}
     _write(folder, content)
 
 
@@ -368,7 +398,8 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     """Repeat the first epochs of a run by the code as it is now, and note it if all is the same.
 
     Losses, accuracies and numbers of small weights have to agree bit for bit, on a CPU and with the
-    number of threads of the first segment.
+    number of threads of the first segment. What was measured of the trained model is measured again
+    if its weights are there; otherwise nothing is noted of `probes`.
 
     Parameters
     ----------
@@ -385,18 +416,22 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     Raises
     ------
     ValueError
-        If they do not agree; the message names the first epoch that does not. Or if it is a run on
-        a GPU.
+        If they do not agree; the message names the first epoch, or the table, that does not. Or if
+        it is a run on a GPU.
     """
     threads, before = torch.get_num_threads(), record.content["segments"][0]
     if before["device"] != "cpu":
         raise ValueError(f"{record.run.name}: was trained on {before['device']}, not on a CPU")
     commit, dirty = provenance.commit()
+    hashes = {**modules(record.run), LOCK: _lock()}
     torch.set_num_threads(before["threads"])
     try:
         with tempfile.TemporaryDirectory() as folder:
             compiled = before.get("compiled", False)
             outcome = engine.train(record.run, Path(folder), until=epochs, compiled=compiled)
+        if record.has_weights:
+            hashes[PROBES] = _probes()
+            _measure_again(record, outcome.model)
     finally:
         torch.set_num_threads(threads)
     for name, rows in (("epochs", outcome.epochs), ("layers", outcome.layers)):
@@ -411,11 +446,18 @@ def confirm(record: Record, epochs: int = 2) -> Record:
         "epochs": epochs,
         "commit": commit,
         "dirty": dirty,
-        "modules": modules(record.run),
+        "hashes": hashes,
     }
     content = {**record.content, "confirmed": confirmed}
     _write(record.folder, content)
     return Record(record.run, record.folder, record.archived, content)
+
+
+def _measure_again(record: Record, model: nn.Module) -> None:
+    model.load_state_dict(record.weights())
+    for name, table in probes.measure(record.run, model, "cpu").items():
+        if not table.equals(record.table(name)):
+            raise ValueError(f"{record.run.name}: table {name} does not come out the same")
 
 
 def put_away(record: Record, *, weights: bool) -> Record:
@@ -435,7 +477,7 @@ def put_away(record: Record, *, weights: bool) -> Record:
 
 def _copied(record: Record, weights: bool) -> Record:
     draft = Path(tempfile.mkdtemp(dir=project.archive(), prefix="."))
-    unwanted = ("checkpoint*", "*.part", *(() if weights else ("weights.safetensors",)))
+    unwanted = ("checkpoint*", "*.part", *(() if weights else (WEIGHTS,)))
     ignored = shutil.ignore_patterns(*unwanted)
     try:
         shutil.copytree(record.folder, draft, ignore=ignored, dirs_exist_ok=True)

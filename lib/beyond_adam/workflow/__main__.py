@@ -24,8 +24,6 @@ def build(options: argparse.Namespace) -> None:
     """Bring records, chapters and pages up to date."""
     from beyond_adam.workflow import results
 
-    reasons = plan.reasons(options.profile)
-    print("\n".join(reasons) or "nothing has changed", flush=True)
     out = project.build()
     out.mkdir(parents=True, exist_ok=True)
     snakefile = str(Path(__file__).with_name("Snakefile"))
@@ -34,27 +32,38 @@ def build(options: argparse.Namespace) -> None:
     command += ["--snakefile", snakefile]
     command += ["--directory", str(out), "--cores", str(options.jobs), "--quiet", "all"]
     command += ["--config", f"profile={options.profile}"]
-    # One build at a time is seen to by a lock of our own, which a killed build leaves open.
+    # Nothing has parameters, so that these trigger nothing. One build at a time is seen to by a
+    # lock of our own: the engine holds it, too, since it outlives this process if that is killed.
     command += ["--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock"]
-    with _alone(out), subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
-        assert engine.stderr is not None
-        for line in engine.stderr:
-            if _KERNEL_NOISE not in line:
-                print(line, end="", file=sys.stderr, flush=True)
+    with _alone(out) as lock:
+        stale = plan.stale(options.profile)
+        print("\n".join(stale.values()) or "nothing has changed", flush=True)
+        for file in stale:
+            file.unlink(missing_ok=True)
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, pass_fds=[lock]
+        ) as engine:
+            assert engine.stderr is not None
+            for line in engine.stderr:
+                if _KERNEL_NOISE not in line:
+                    print(line, end="", file=sys.stderr, flush=True)
     if engine.returncode:
         raise CommandError(f"the build of profile {options.profile!r} failed")
+    if left := plan.stale(options.profile).values():
+        raise CommandError("\n".join(["changed meanwhile, run make again:", *left]))
     print(f"\n{results.summary(results.collect(options.profile))}")
     print(f"\nprofile {options.profile}; the book is at {out / 'html' / 'index.html'}")
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path) -> Iterator[int]:
+    """Yield the descriptor of a lock that only one build at a time can have."""
     with (out / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CommandError(f"another build is at work in {out}") from None
-        yield
+        yield handle.fileno()
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -71,7 +80,10 @@ def record(options: argparse.Namespace) -> None:
     """Run one experiment."""
     from beyond_adam.workflow import execute as runner
 
-    runner.record(options.name, options.profile)
+    try:
+        runner.record(options.name, options.profile)
+    except runner.ChapterError as error:
+        raise CommandError(str(error)) from None
 
 
 def parameterise(options: argparse.Namespace) -> None:

@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import nbformat
 import papermill
@@ -16,6 +17,8 @@ from papermill.parameterize import parameterize_notebook
 from beyond_adam import project
 from beyond_adam.experiments import store
 from beyond_adam.workflow import plan
+
+T = TypeVar("T")
 
 
 class ChapterError(Exception):
@@ -31,9 +34,9 @@ def chapter(slug: str, profile: str) -> None:
     Raises
     ------
     ChapterError
-        If a cell raises.
+        If a cell raises, or there is no such chapter.
     """
-    notebook = plan.notebooks()[slug]
+    notebook = _known("chapter", slug, plan.notebooks())
     key = notebook.key(profile)
     target, products = plan.executed(slug, profile), plan.products(slug, profile)
     running = project.build() / "running" / profile / f"{slug}.ipynb"
@@ -72,6 +75,12 @@ def chapter(slug: str, profile: str) -> None:
     print(f"chapter {slug}: done in {time.perf_counter() - started:.1f} s", flush=True)
 
 
+def _known(kind: str, name: str, all_of_them: Mapping[str, T]) -> T:
+    if name not in all_of_them:
+        raise ChapterError(f"no {kind} {name!r}; there are {', '.join(all_of_them)}")
+    return all_of_them[name]
+
+
 def _failure(slug: str, error: PapermillExecutionError, running: object) -> str:
     notebook = nbformat.read(running, as_version=4)  # type: ignore[no-untyped-call]
     cell = notebook.cells[error.cell_index]
@@ -104,8 +113,9 @@ def parameterise(profile: str) -> None:
 
 
 def record(name: str, profile: str) -> None:
-    """Run an experiment unless its record holds."""
+    """Run an experiment unless its record holds; raise ChapterError if no chapter has it."""
+    module = _known("experiment", name, plan.experiments())
     started = time.perf_counter()
     print(f"record {name}: computing", flush=True)
-    store.load(importlib.import_module(plan.experiments()[name]), profile)
+    store.load(importlib.import_module(module), profile)
     print(f"record {name}: done in {time.perf_counter() - started:.1f} s", flush=True)

@@ -206,26 +206,34 @@ def targets(profile: str) -> list[str]:
     ]
 
 
-def reasons(profile: str) -> list[str]:
-    """Say what has to be done and why, a line each; empty if everything is up to date."""
-    jobs = [
-        (f"record {name}", store.key(module, profile), _record_key(name, profile))
+def stale(profile: str) -> dict[Path, str]:
+    """Return what has to be made, and why; empty if everything is up to date.
+
+    A record, a chapter or the book is named by the file that has its key.
+    """
+    kept = {
+        store.folder(name, profile) / "record.json": (
+            f"record {name}",
+            store.key(module, profile),
+            _record_key(name, profile),
+        )
         for name, module in experiments().items()
-    ]
-    jobs += [
-        (f"chapter {slug}", nb.key(profile), read_key(executed(slug, profile).with_suffix(".json")))
-        for slug, nb in notebooks().items()
-    ]
-    jobs.append(("book", book_key(profile), read_key(project.build() / "html" / "book.json")))
-    lines = []
-    for job, now, before in jobs:
+    }
+    chapters = {
+        executed(slug, profile).with_suffix(".json"): (f"chapter {slug}", notebook.key(profile))
+        for slug, notebook in notebooks().items()
+    }
+    chapters[project.build() / "html" / "book.json"] = ("book", book_key(profile))
+    kept |= {file: (*job, read_key(file)) for file, job in chapters.items()}
+    found = {}
+    for file, (job, now, before) in kept.items():
         if before is None:
-            lines.append(f"{job}: not there yet")
+            found[file] = f"{job}: not there yet"
         elif before != now:
             differences = dependencies.changed(before, now)
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-            lines.append(f"{job}: {', '.join(differences[:3])}{more}")
-    return lines
+            found[file] = f"{job}: {', '.join(differences[:3])}{more}"
+    return found
 
 
 def _record_key(name: str, profile: str) -> Key | None:

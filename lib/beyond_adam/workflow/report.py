@@ -1,7 +1,9 @@
 """The pages that nobody writes: reproduction report, errata, figures and tables."""
 
+from dataclasses import fields
 from typing import Any
 
+from beyond_adam.publishing.artefacts import Passport
 from beyond_adam.publishing.claims import Claim, Erratum, Source, Verdict
 from beyond_adam.publishing.myst import badge, list_table
 from beyond_adam.workflow.results import Results
@@ -27,12 +29,21 @@ def pages(results: Results) -> dict[str, str]:
     }
 
 
+_ARCHIVED = (
+    ". What takes hours was measured at the `paper` profile and is archived; "
+    "[the last section](#report-archived) says what has changed since"
+)
+
+
 def _report(results: Results) -> str:
+    shown = [passport for passport in results.artefacts.values() if passport["origin"]]
+    archived = [[f"{{numref}}`{passport['id']}`", _scale(passport)] for passport in shown]
     parts = [
         "# Reproduction report",
         "Every claim of every source, with the criterion that was fixed before it was measured "
         "and what the measurement said. This page is written by the build from the ledger in "
-        f"`data/ledger` and from what the chapters measured at the `{results.profile}` profile.",
+        f"`data/ledger` and from what the chapters measured at the `{results.profile}` profile"
+        f"{_ARCHIVED if archived else ''}.",
         list_table(
             "tab-verdicts",
             "Verdicts by source.",
@@ -46,7 +57,16 @@ def _report(results: Results) -> str:
         "\n".join(f"- {badge(verdict)} {text}" for verdict, text in _MEANING.items()),
     ]
     parts += [_claims(source, results) for source in results.ledger.values()]
+    if archived:
+        caption = "Figures and tables that show archived training runs, and where these come from."
+        header = ["Figure or table", "Runs"]
+        table = list_table("tab-archived", caption, header, archived, "ba-wide")
+        parts.append(f"(report-archived)=\n## Archived training runs\n\n{table}")
     return "\n\n".join(parts) + "\n"
+
+
+def _scale(passport: dict[str, Any]) -> str:
+    return Passport(**{field.name: passport[field.name] for field in fields(Passport)}).scale
 
 
 def _claims(source: Source, results: Results) -> str:
@@ -77,11 +97,13 @@ def _errata(results: Results) -> str:
     sources = results.ledger.values()
     total = sum(len(source.errata) for source in sources)
     proved = sum(results.proved(source) for source in sources)
+    evident = sum(erratum.evident for source in sources for erratum in source.errata.values())
     parts = [
         "# Errata of the sources",
-        f"Errors found in the source works, {total} so far, and where this book proves them: "
-        f"{proved} by now. An erratum without a link waits for the chapter that "
-        "will prove it.",
+        f"Errors found in the source works, and with them omissions and ambiguities that keep one "
+        f"from running what they describe: {total} so far. {proved} of them are proved in this "
+        f"book, {evident} more can be seen in the source with nothing to compute, and the rest "
+        "wait for the chapter that will prove them.",
     ]
     header = ["Printed", "Correct, and why", "Proof"]
     for source in sources:

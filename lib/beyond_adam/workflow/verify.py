@@ -1,11 +1,12 @@
 """Compares what was just computed with the committed record, number by number.
 
 ``data/record/<profile>.json`` keeps, for each figure and table, the hash of its data and a digest
-of every column (its length, its extremes, its mean, and up to `SAMPLES` of its values), and for
-each claim its verdict. Equal hashes end the comparison; otherwise the columns have to agree within
-the tolerance that the figure declares.
+of every column, and for each claim and erratum its verdict. Equal hashes end the comparison;
+otherwise numbers have to agree within the tolerance that the figure declares, by their extremes,
+their mean and up to `SAMPLES` of them a column, and text has to be the same throughout.
 """
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 
 from beyond_adam import project
 from beyond_adam.publishing.claims import Verdict
+from beyond_adam.workflow import plan
 from beyond_adam.workflow.results import Results, collect
 
 SAMPLES: Final = 200
@@ -41,7 +43,17 @@ def record_file(profile: str) -> Path:
 
 
 def current(profile: str) -> Record:
-    """Return the record of what the last run at `profile` computed."""
+    """Return the record of what the last run at `profile` computed.
+
+    Raises
+    ------
+    ValueError
+        If something has changed since, or was never computed.
+    """
+    stale = [why for file, why in plan.stale(profile).items() if file.name != "book.json"]
+    if stale:
+        more = f" (and {len(stale) - 1} more)" * (len(stale) > 1)
+        raise ValueError(f"profile {profile!r} is not up to date, run `make`: {stale[0]}{more}")
     return _record(collect(profile))
 
 
@@ -52,7 +64,7 @@ def _record(results: Results) -> Record:
             for id, passport in results.artefacts.items()
         },
         "claims": {id: finding.verdict for id, finding in sorted(results.claims.items())},
-        "errata": sorted(results.errata),
+        "errata": {id: finding.verdict for id, finding in sorted(results.errata.items())},
     }
 
 
@@ -70,10 +82,11 @@ def _fingerprint(csv: Path, passport: Record) -> Record:
 
 
 def _column(column: "pd.Series[Any]") -> Record:
+    if not pd.api.types.is_numeric_dtype(column) or column.dtype == bool:
+        text = "\0".join(map(str, column))
+        return {"length": len(column), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     every = max(1, math.ceil(len(column) / SAMPLES))
     samples = column.iloc[::every]
-    if not pd.api.types.is_numeric_dtype(column) or column.dtype == bool:
-        return {"length": len(column), "samples": [str(value) for value in samples]}
     values = column.to_numpy(float)
     finite = values[np.isfinite(values)]
     extremes = [finite.min(), finite.max(), finite.mean()] if finite.size else []
@@ -110,7 +123,12 @@ def compare(committed: Record, now: Record) -> tuple[list[str], list[str]]:
             (wrong if worse and not excused else changed).append(
                 f"{id}: was {verdict!r}, is {str(after)!r}"
             )
-    wrong += [f"{id}: no longer proved" for id in set(committed["errata"]) - set(now["errata"])]
+    for id, verdict in committed["errata"].items():
+        after = now["errata"].get(id)
+        if after is None:
+            wrong.append(f"{id}: no longer proved")
+        elif after != verdict:  # the other is that this machine cannot tell, and says why
+            changed.append(f"{id}: was {verdict!r}, is {after!r}")
     for kind in ("artefacts", "claims", "errata"):
         new = set(now[kind]) - set(committed[kind])
         wrong += [f"{id}: not in the committed record" for id in sorted(new)]
@@ -126,12 +144,12 @@ def _different_columns(before: Record, after: Record) -> list[str]:
         if old.get("finite") != new.get("finite") or old["length"] != new["length"]:
             differences.append(f"column {name} has another number of (finite) values")
             continue
-        pairs = zip(
-            [*old.get("range", []), *old["samples"]],
-            [*new.get("range", []), *new["samples"]],
-            strict=True,
-        )
-        scale = max((abs(x) for x in old.get("range", [])[:2]), default=0.0)
+        if "sha256" in old or "sha256" in new:
+            if old.get("sha256") != new.get("sha256"):
+                differences.append(f"column {name} has other text")
+            continue
+        pairs = zip([*old["range"], *old["samples"]], [*new["range"], *new["samples"]], strict=True)
+        scale = max((abs(x) for x in old["range"][:2]), default=0.0)
         worst = max((_distance(a, b) for a, b in pairs), default=0.0)
         allowed = before["tolerance"] * scale
         if worst > allowed:
@@ -160,12 +178,11 @@ def verify(profile: str) -> tuple[list[str], list[str]]:
     Raises
     ------
     FileNotFoundError
-        If no record of this profile is committed, or nothing was computed.
+        If no record of this profile is committed.
+    ValueError
+        As `current` does.
     """
     file = record_file(profile)
     if not file.is_file():
         raise FileNotFoundError(f"no committed record of profile {profile!r}: {file}")
-    now = current(profile)
-    if not now["artefacts"]:
-        raise FileNotFoundError(f"nothing computed at profile {profile!r} yet: run `make`")
-    return compare(json.loads(file.read_text()), now)
+    return compare(json.loads(file.read_text()), current(profile))
