@@ -1,7 +1,8 @@
 # Two commands do everything: `make` (set up, reproduce, build the book) and `make test`.
 
 PROFILE ?= quick
-PYTHON ?= python3
+# An environment that is there is kept with the Python that it has.
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 WORKFLOW := $(BIN)/python -m beyond_adam.workflow
@@ -9,7 +10,8 @@ SMOKE := BEYOND_ADAM_BUILD=$(CURDIR)/_build/smoke
 CLEAN := BEYOND_ADAM_BUILD=$(CURDIR)/_build/clean
 
 .DEFAULT_GOAL := book
-.PHONY: book test lint types unit notebooks clean-book verify record paper data lab serve lock clean help
+.PHONY: book test lint types unit notebooks clean-book verify record paper data lab serve lock clean \
+  help FORCE
 MAKEFLAGS += --no-print-directory
 
 ifeq ($(filter $(PROFILE),smoke quick paper),)
@@ -76,6 +78,7 @@ help: ## this list
 	@echo "  PROFILE=smoke|quick|paper, JOBS=number of jobs at a time, PYTHON=interpreter"
 	@echo "  SETS=data sets to fetch, as in SETS=\"fashion-mnist cifar10\""
 
-.venv/ready: requirements.lock pyproject.toml
+# Whether it is ready, the script says, which knows by what it was made and not only when.
+.venv/ready: FORCE
 	@command -v $(PYTHON) >/dev/null || { echo "set-up: no $(PYTHON): install Python 3.11 or newer, or name it by PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) tools/set_up.py

@@ -197,10 +197,12 @@ class TestCounting:
         found = fashion_mnist.difference(table, "accuracy", ("PAdam", "AdamW"))
         # Differences 1, 2 and 3: t = 4.3027 at two degrees of freedom.
         half = 4.302653 / math.sqrt(3)
-        assert found == pytest.approx((2, half))
+        assert found == pytest.approx((2, half, 3))
         assert found.interval == pytest.approx((2 - half, 2 + half))
         single = table[table["seed"] == 0]
-        assert fashion_mnist.difference(single, "accuracy", ("AdamW", "PAdam")) == (-1, math.inf)
+        assert fashion_mnist.difference(single, "accuracy", ("AdamW", "PAdam")) == (-1, math.inf, 1)
+        same = table.assign(accuracy=[5] * 4 + [4] * 3)
+        assert fashion_mnist.difference(same, "accuracy", ("PAdam", "AdamW")) == (1, math.inf, 3)
 
 
 KEYS = {
@@ -226,7 +228,7 @@ VALUES = {
     "histogram": "high count",
     "distribution": "below",
     "provenance": "name archived data fingerprint last hours commit dirty device threads torch "
-    "changed confirmed",
+    "changed confirmed confirmed_dirty",
 }
 ROWS = {
     "epochs": 2,

@@ -59,6 +59,26 @@ def test_a_run_that_leaves_after_two_steps_can_be_drawn():
     draw.paths(PARABOLOID, {"gone": points}, vectors=12)
 
 
+def test_runs_on_the_diagonal_are_drawn_with_the_minima_in_reach():
+    near, far = (np.repeat(x[:, None], 2, axis=1) for x in (np.linspace(0, 1, 9), np.arange(9.0)))
+    minima = np.array([-3.0, 0.5, 5.0, 30.0])
+    figure, data = draw.along_diagonal({"near": near, "far": far}, minima)
+    drawn = [sorted(line.get_ydata()[0] for line in axes.lines[1:]) for axes in figure.axes]
+    assert drawn == [[0.5], [0.5, 5.0]]
+    np.testing.assert_array_equal(data.loc[data["run"] == "far", "x"], far[:, 0])
+
+
+def test_a_run_off_the_diagonal_is_refused(runs):
+    with pytest.raises(ValueError, match="'slow' leaves the diagonal"):
+        draw.along_diagonal(runs, np.zeros(1))
+
+
+def test_lines_of_a_race_get_thinner(runs):
+    figure, _, _ = draw.race(PARABOLOID, {**runs, "again": runs["fast"]})
+    width = {line.get_label(): line.get_linewidth() for line in figure.axes[0].lines}
+    assert width["slow"] > width["fast"] > width["again"]
+
+
 def test_the_player_knows_the_axes_and_ends_where_the_run_ends(runs):
     figure, _, player = draw.race(PARABOLOID, runs, frames=50)
     assert player["axes"] == [round(x, 4) for x in figure.axes[0].get_position().bounds]

@@ -1,8 +1,10 @@
 """What a newcomer's machine may lack: one clear line each, and a failure."""
 
 import os
+import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,46 @@ def test_help_lists_the_targets(checkout):
     assert done.returncode == 0
     for target in ("book", "test", "verify", "paper", "lab", "serve", "clean"):
         assert f"make {target} " in done.stdout
+
+
+@pytest.fixture
+def ready(checkout):
+    """Pretend that the environment was set up, and return how to say by what."""
+
+    def pretend(change=lambda lines: lines):
+        wanted = runpy.run_path(str(checkout / "tools" / "set_up.py"))["wanted"]()
+        (checkout / ".venv").mkdir()
+        (checkout / ".venv" / "kept").touch()
+        (checkout / ".venv" / "ready").write_text("\n".join(change(wanted.splitlines())))
+
+    return pretend
+
+
+def test_what_is_ready_is_left_alone(checkout, ready):
+    ready()
+    os.utime(checkout / ".venv" / "ready", (0, 0))  # older than the lock
+    done = make(checkout, ".venv/ready", f"PYTHON={sys.executable}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"), [({0: "(3, 9)"}, False), ({1: "/elsewhere"}, False), ({2: "0"}, True)]
+)
+def test_what_is_of_another_python_or_place_is_made_anew(checkout, ready, changed, kept):
+    ready(lambda lines: [changed.get(i, line) for i, line in enumerate(lines)])
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/"}
+    done = make(checkout, ".venv/ready", f"PYTHON={sys.executable}", **nowhere, PIP_RETRIES="1")
+    assert "set-up: installing the locked packages" in done.stdout
+    assert "pip cannot reach" in done.stderr
+    assert (checkout / ".venv" / "kept").exists() == kept
+    assert not (checkout / ".venv" / "ready").exists()
+
+
+def test_an_environment_keeps_its_python(checkout):
+    said = 'print-%:; @echo "$($*)"\n'
+    (checkout / "Makefile").write_text((checkout / "Makefile").read_text() + said)
+    assert make(checkout, "print-PYTHON").stdout == "python3\n"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert make(checkout, "print-PYTHON").stdout == ".venv/bin/python\n"
+    assert make(checkout, "print-PYTHON", "PYTHON=python3.12").stdout == "python3.12\n"

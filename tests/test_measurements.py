@@ -32,7 +32,6 @@ def read(tmp_path, monkeypatch):
 def test_a_measurement_says_where_it_comes_from(read):
     found = read(CONTENT)
     assert found.provenance == "2030-01-02, Abacus, 8 cores, Linux x86_64, 2 threads, torch 3.0"
-    assert found.origin == "archived measurement of 2030-01-02, not repeated by this run"
     assert (found.commit, found.content) == ("abc", CONTENT)
 
 

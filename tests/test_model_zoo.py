@@ -10,13 +10,14 @@ from beyond_adam.models import (
     fashion_cnn,
     image_mlp,
     lstm,
+    padam_wide_resnet,
     resnet18,
     resnet20,
     vgg16_bn,
     wide_resnet,
 )
 
-CONVOLUTIONAL = [fashion_cnn, vgg16_bn, resnet18, resnet20, wide_resnet]
+CONVOLUTIONAL = [fashion_cnn, vgg16_bn, resnet18, resnet20, wide_resnet, padam_wide_resnet]
 MODELS = [*CONVOLUTIONAL, image_mlp, lstm]
 OPTIONS = {image_mlp: {"sizes": [3 * 32 * 32, 20, 10]}}
 
@@ -107,10 +108,41 @@ def test_the_mlp_of_hyperadam_has_15910_parameters():
 def test_the_shortcuts_of_resnet20_are_free_and_the_stem_of_the_wide_one_is_narrow():
     with torch.device("meta"):
         assert count(resnet20()) == 269_722  # option B has 2 752 more
-        assert count(wide_resnet()) == 2_748_890  # Padam's network of the name has 2 777 674
+        assert count(wide_resnet()) == 2_748_890
 
 
-@pytest.mark.parametrize(("make", "relus"), [(resnet18, 17), (resnet20, 19), (wide_resnet, 13)])
+@pytest.mark.parametrize(("classes", "number"), [(10, 2_777_674), (100, 2_800_804)])
+def test_padams_wide_network_has_as_many_parameters_as_its_code_makes(classes, number):
+    with torch.device("meta"):
+        assert count(padam_wide_resnet(classes)) == number
+
+
+def test_padams_wide_network_is_a_residual_network_with_another_start_and_other_widths():
+    model = scramble(padam_wide_resnet().double())
+    tensors = iter(model.parameters())
+    x = example(batch=4).double()
+
+    def conv(x, stride=1):
+        weight = next(tensors)
+        return functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    def normal(x):
+        return functional.batch_norm(x, None, None, next(tensors), next(tensors), training=True)
+
+    out = functional.relu(normal(conv(x)))
+    for stride in (1, 2, 2):
+        inner = normal(conv(functional.relu(normal(conv(out, stride)))))
+        shortcut = out if stride == 1 else normal(conv(out, stride))
+        out = functional.relu(inner + shortcut)
+        out = functional.relu(normal(conv(functional.relu(normal(conv(out))))) + out)
+    out = functional.linear(out.mean(dim=(2, 3)), next(tensors), next(tensors))
+    torch.testing.assert_close(model(x), out)
+    assert next(tensors, None) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "relus"), [(resnet18, 17), (resnet20, 19), (wide_resnet, 13), (padam_wide_resnet, 13)]
+)
 def test_every_activation_is_a_module_so_that_its_units_can_be_counted(make, relus):
     with torch.device("meta"):
         modules = make().modules()
@@ -140,7 +172,7 @@ def test_each_model_can_be_made_and_trained(make):
         assert p.grad.any(), key
 
 
-@pytest.mark.parametrize("make", [vgg16_bn, resnet18, resnet20, wide_resnet])
+@pytest.mark.parametrize("make", [vgg16_bn, resnet18, resnet20, wide_resnet, padam_wide_resnet])
 def test_the_number_of_classes_is_free(make):
     assert make(classes=7)(example()).shape == (2, 7)
 
@@ -244,7 +276,9 @@ def test_the_lstm_is_that_of_torch_with_one_bias(layers):
     torch.testing.assert_close(ours(x), ours.head(theirs(x)[0][:, -1]))
 
 
-@pytest.mark.parametrize(("make", "fan"), [(resnet20, "in"), (wide_resnet, "out")])
+@pytest.mark.parametrize(
+    ("make", "fan"), [(resnet20, "in"), (wide_resnet, "out"), (padam_wide_resnet, "out")]
+)
 def test_convolutions_start_with_the_variance_of_the_source(make, fan):
     sizes = set()
     for module in seeded(make).modules():
@@ -292,7 +326,7 @@ def test_dropout_is_there_when_asked_for(make):
     assert not moves(0.0, training=True)
 
 
-@pytest.mark.parametrize("make", [vgg16_bn, resnet18, resnet20, wide_resnet])
+@pytest.mark.parametrize("make", [vgg16_bn, resnet18, resnet20, wide_resnet, padam_wide_resnet])
 @pytest.mark.parametrize("classes", [0, -1])
 def test_a_model_without_classes_is_refused(make, classes):
     with pytest.raises(ValueError, match=f"classes must be at least 1, not {classes}"):

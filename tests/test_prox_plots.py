@@ -59,6 +59,16 @@ def test_valleys_show_the_function():
     assert line["value"] == pytest.approx((line["s"] * line["x"] ** 2 + 1 / line["s"]) / 2)
 
 
+def test_a_valley_reaches_the_edges_of_its_panel():
+    figure, _ = lambda_plots.valleys([0.5, 1.5])
+    for axes in figure.axes:
+        (x0, x1), (_, top) = axes.get_xlim(), axes.get_ylim()
+        left, right = (line.get_xydata() for line in axes.lines)
+        assert left[:, 1].max() == pytest.approx(top)
+        assert right[:, 1].max() == pytest.approx(top)
+        assert (left[:, 0].min(), right[:, 0].max()) == pytest.approx((x0, x1))
+
+
 def test_each_coefficient_has_a_line_in_each_panel():
     paths = pd.DataFrame(
         {

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 from beyond_adam.models import fashion_cnn, mlp, slim
 from beyond_adam.models.mlp import ACTIVATIONS
@@ -391,6 +392,17 @@ def test_chains_that_are_not_understood_are_refused(modules, message):
 
 def counted(tensor):
     return sizes({"tensor": torch.tensor(tensor)})
+
+
+def test_weights_that_are_being_pruned_are_refused():
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    prune.l1_unstructured(model[2], "weight", amount=1)
+    with torch.no_grad():
+        model(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"module 2, Linear.* make pruning permanent first"):
+        slim(model)
+    prune.remove(model[2], "weight")
+    assert slim(model)[0].out_features == 1
 
 
 def test_formats_of_a_matrix_counted_by_hand():

@@ -352,6 +352,19 @@ def test_pixels_are_normalised_by_the_statistics_that_are_asked_for():
         )
 
 
+def test_each_colour_is_normalised_by_its_own_statistics():
+    grey = load("digits")
+    scale, shift = np.array([[[1.0]], [[0.25]], [[0.5]]]), np.array([[[0.0]], [[0.5]], [[0.1]]])
+    colours = {name: getattr(grey, name) * scale + shift for name in ("x_train", "x_test")}
+    data = replace(grey, **colours)
+    splits = engine.Splits.of(data, 0, torch.device("cpu"))
+    x, _ = splits.batch(splits.test, slice(None))
+    for colour in range(3):
+        known = data.x_train[:, colour]
+        expected = (data.x_test[:, colour] - known.mean()) / known.std()
+        np.testing.assert_allclose(x[:, colour].numpy(), expected, atol=1e-5)
+
+
 def test_held_out_images_are_the_same_for_every_seed_and_not_trained_on(tmp_path, monkeypatch):
     data = load("digits")
     other = data.y_train.copy()

@@ -2,10 +2,12 @@
 
 Run by the Makefile with whatever Python the machine has, so: the standard library only, and no
 syntax newer than what can still print that the Python is too old. It does nothing when .venv holds
-what the lock asks for. Everything the installers say goes to .venv/set-up.log.
+what the lock asks for, and begins anew when .venv is of another Python or was made in another
+place. Everything the installers say goes to .venv/set-up.log.
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +23,10 @@ def fail(message):
 
 
 def wanted():
-    """Return the fingerprint of the environment that the lock describes for this Python."""
-    text = f"{sys.version_info[:2]} {ROOT}"
-    for name in ("requirements.lock", "pyproject.toml"):
-        text += hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
-    return text
+    """Return what the environment has to be of: this Python and place, and the packages locked."""
+    files = [ROOT / name for name in ("requirements.lock", "pyproject.toml")]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return "\n".join([str(sys.version_info[:2]), str(ROOT), *hashes])
 
 
 def run(log, *command):
@@ -39,14 +40,18 @@ def main():
         needed, here = (".".join(map(str, v[:2])) for v in (OLDEST, sys.version_info))
         fail(f"Python {needed} or newer is needed, {sys.executable} is {here}; see PYTHON=…")
     stamp = VENV / "ready"
-    if stamp.is_file() and stamp.read_text() == wanted():
-        stamp.touch()  # newer than the lock again, so that make does not ask next time
+    made = stamp.read_text() if stamp.is_file() else ""
+    if made == wanted():
         return
+    python = Path(sys.executable).resolve()  # not the one in .venv, which may go
+    if made and made.splitlines()[:2] != wanted().splitlines()[:2]:
+        shutil.rmtree(VENV)
+    stamp.unlink(missing_ok=True)
     print("set-up: installing the locked packages into .venv; this takes minutes, once", flush=True)
     VENV.mkdir(exist_ok=True)
     with (VENV / "set-up.log").open("w") as log:
         see = f"; see {log.name}"
-        if not run(log, sys.executable, "-m", "venv", VENV):
+        if not run(log, python, "-m", "venv", VENV):
             fail("Python has no venv module (Debian, Ubuntu: install python3-venv)" + see)
         pip = (VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
         if not run(log, *pip, "--require-hashes", "-r", "requirements.lock"):

@@ -172,10 +172,11 @@ def at_end(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Difference(NamedTuple):
-    """A mean difference of runs, and half the width of its 95 % interval."""
+    """A mean difference of runs, half the width of its 95 % interval, and the number of seeds."""
 
     mean: float
     half: float
+    seeds: int
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -198,15 +199,15 @@ def difference(table: pd.DataFrame, column: str, methods: tuple[str, str]) -> Di
     Returns
     -------
     Difference
-        Of the seeds that both have, with the interval by Student's distribution, which is infinite
-        for a single seed.
+        Of the seeds that both have, with the interval by Student's distribution. It is infinite for
+        a single seed, and where counts are the same for all seeds, which tells nothing of how much
+        they vary.
     """
     values = table.pivot(index="seed", columns="method", values=column)
     apart = (values[methods[0]] - values[methods[1]]).dropna()
-    if len(apart) < 2:
-        return Difference(float(apart.mean()), math.inf)
-    half = stats.t.ppf(0.975, len(apart) - 1) * apart.sem()
-    return Difference(float(apart.mean()), float(half))
+    error = apart.sem() if len(apart) > 1 else 0
+    half = stats.t.ppf(0.975, len(apart) - 1) * error if error else math.inf
+    return Difference(float(apart.mean()), float(half), len(apart))
 
 
 def entries(record: Record) -> Array:

@@ -12,11 +12,9 @@ from typing import Any, Final
 import pandas as pd
 import torch
 from torch.optim import Optimizer
-from torch.optim.optimizer import ParamsT
 
-from beyond_adam import reference
 from beyond_adam.models import image_mlp
-from beyond_adam.optim import RuleOptimizer
+from beyond_adam.optim.rule_optimizer import rule_adam
 from beyond_adam.training import Definition, Record, collect, provenance_table, together
 
 NAME = "mnist-mlp"
@@ -39,12 +37,6 @@ HIDDEN: Final = (64, 64)
 SEEDS: Final = {"smoke": (0,), "quick": (0, 1, 2), "paper": (0, 1, 2)}
 
 EPOCHS: Final = {"smoke": 2, "quick": 10, "paper": 15}
-
-
-def rule_adam(params: ParamsT, lr: float, *, fused: bool = False) -> Optimizer:
-    """Return the Adam of `beyond_adam.reference` as an optimizer; it has no `fused` step."""
-    del fused
-    return RuleOptimizer(params, reference.Adam(lr=lr))
 
 
 METHODS: Final[Mapping[str, Callable[..., Optimizer]]] = {

@@ -1,8 +1,11 @@
 """The experiment of the later paper on p-norm decay: ResNet-18 on CIFAR-10.
 
-Settings are those of the authors' repository: 100 epochs in batches of 400, a learning rate that
-rises for two epochs and then falls along a cosine, decay of matrices and kernels only. Its scripts
-report the best test accuracy of all epochs; ours is that of the last one.
+Settings are the defaults of the authors' repository: 100 epochs in batches of 400, a learning rate
+that rises for two epochs and then falls along a cosine, decay of matrices and kernels only, and one
+strength, 10⁻³, for PAdam's p = 0.8 and for AdamW alike, although these do not compare. Three things
+differ. Ours computes in float32, theirs lets the GPU round products to TF32; we normalise by the
+deviation of all training pixels, they by a mean of the deviations of batches (0.2463 for 0.2470 in
+red); and their script reports the best test accuracy of all epochs, ours that of the last one.
 """
 
 from typing import Any, Final
@@ -42,7 +45,6 @@ def definition(optimizer: Any, options: dict[str, Any]) -> Definition:
         seed=SEED,
         schedules={"lr": WarmUp(LR / 100, WARM, fall)},
         augmentation=(Crop(4, reflect=True), Rotation(10), Flip(), Crop(4)),
-        precision="bfloat16",
     )
 
 
@@ -52,7 +54,7 @@ def runs(profile: str) -> dict[tuple[str, int], Definition]:
         return {}
     return {
         ("PAdam", SEED): definition(PAdam, {"weight_decay": 1e-3, "p": 0.8}),
-        ("AdamW", SEED): definition(AdamW, {"weight_decay": 0.1}),
+        ("AdamW", SEED): definition(AdamW, {"weight_decay": 1e-3}),
     }
 
 

@@ -8,7 +8,7 @@ from beyond_adam.models.cnn import fashion_cnn
 from beyond_adam.models.lstm import LSTM, lstm
 from beyond_adam.models.mlp import image_mlp, mlp
 from beyond_adam.models.pointwise_cnn import PointwiseCNN, Valley, digits_problem
-from beyond_adam.models.resnet import resnet18, resnet20, wide_resnet
+from beyond_adam.models.resnet import padam_wide_resnet, resnet18, resnet20, wide_resnet
 from beyond_adam.models.slim import slim
 from beyond_adam.models.vgg import vgg16_bn
 
@@ -21,6 +21,7 @@ __all__ = [
     "image_mlp",
     "lstm",
     "mlp",
+    "padam_wide_resnet",
     "resnet18",
     "resnet20",
     "slim",

@@ -1,9 +1,10 @@
 """Residual networks for images of 32×32.
 
 All are built from two convolutions over 3×3 with batch normalisation and a shortcut around them.
-`resnet18` and `resnet20` activate after the sum, `wide_resnet` before each convolution. Every stage
-but the first begins by halving height and width; global average pooling and a dense layer end the
-network. Convolutions have no bias, as the normalisation that follows would take it out again.
+`resnet18`, `resnet20` and `padam_wide_resnet` activate after the sum, `wide_resnet` before each
+convolution. Every stage but the first begins by halving height and width; global average pooling
+and a dense layer end the network. Convolutions have no bias, as the normalisation that follows
+would take it out again.
 
 References
 ----------
@@ -84,8 +85,7 @@ def wide_resnet(
 
     After a convolution with 16 channels come three stages of (depth − 4)/6 pre-activated blocks
     with 16, 32 and 64 channels times `width`. WRN-16-4 has 2 748 890 parameters for 10 classes and
-    2 772 020 for 100. Padam's code gives the name to a network that activates after the sum and
-    starts with 64 channels; that one has 2 777 674.
+    2 772 020 for 100. Padam's network of that name is `padam_wide_resnet`.
 
     Parameters
     ----------
@@ -123,6 +123,33 @@ def wide_resnet(
         *_head(widths[-1], classes),
     )
     return _he_normal(model, "fan_out")
+
+
+def padam_wide_resnet(classes: int = 10) -> nn.Sequential:
+    """Return what the code of Padam calls WRN-16-4.
+
+    Where `wide_resnet` activates before each convolution and starts with 16 channels, this one
+    activates after the sums and starts with 64: stages of two blocks with 64, 128 and 256 channels,
+    shortcuts by convolutions of size 1 with normalisation, no dropout. It has 2 777 674 parameters
+    for 10 classes and 2 800 804 for 100.
+
+    Parameters
+    ----------
+    classes
+        Number of classes, at least 1.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        As `wide_resnet` does, from the same distributions.
+
+    Raises
+    ------
+    ValueError
+        If `classes` is below 1.
+    """
+    block = partial(_BasicBlock, shortcut=_projection)
+    return _he_normal(_resnet(block, (64, 128, 256), 2, classes), "fan_out")
 
 
 class _BasicBlock(nn.Module):

@@ -77,6 +77,7 @@ def slim(model: nn.Sequential) -> nn.Sequential:
       (2): Linear(in_features=2, out_features=1, bias=True)
     )
     """
+    list(_joints(model))  # raises before the copy, which would fail in its own words
     slimmed = copy.deepcopy(model)
     joints = list(_joints(slimmed))
     with torch.no_grad():
@@ -191,6 +192,8 @@ def _joints(model: nn.Sequential) -> Iterator[_Joint]:
             raise ValueError(f"{place} must have one group")
         if any(module is other for other in seen):
             raise ValueError(f"{place} must have one place only")
+        if "weight" not in dict(module.named_parameters(recurse=False)):
+            raise ValueError(f"{place} computes its weight: make pruning permanent first")
         if before is not None:
             if not _fits(before, between, module):
                 raise ValueError(f"{place} has inputs that do not go with the units of {before}")

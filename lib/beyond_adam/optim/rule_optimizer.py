@@ -7,7 +7,7 @@ from typing import Any, overload
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from beyond_adam.reference import Rule
+from beyond_adam.reference import Adam, Rule
 
 
 class RuleOptimizer(Optimizer):
@@ -88,3 +88,8 @@ class RuleOptimizer(Optimizer):
                 w, self.state[p] = rule.step(p, p.grad, self.state[p] or rule.init(p))
                 p.copy_(w)
         return loss
+
+
+def rule_adam(params: ParamsT, lr: float) -> RuleOptimizer:
+    """Return an optimizer with the steps of `beyond_adam.reference.Adam` and its defaults."""
+    return RuleOptimizer(params, Adam(lr=lr))

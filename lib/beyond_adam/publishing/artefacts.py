@@ -34,6 +34,8 @@ class Passport:
     origin
         Of results that were not computed in this build: the lines of
         `beyond_adam.training.provenance_table`.
+    measured
+        Of times and rates, which no build could compute again: when and where they were taken.
     """
 
     id: str
@@ -49,14 +51,17 @@ class Passport:
     tolerance: float
     volatile: tuple[str, ...]
     origin: tuple[dict[str, Any], ...] = ()
+    measured: str = ""
 
     @property
     def scale(self) -> str:
         """Profile, data, seeds and hardware in one line, as every caption prints it.
 
-        Of archived results it also says how long they took, by what commit they were computed, and
-        what has changed since.
+        Measured times have only the last of these. Of archived results it also says how long they
+        took, by what commit they were computed, and what has changed since.
         """
+        if self.measured:
+            return f"measured once, and archived · {self.measured}"
         seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
         if self.origin:
             machines = {

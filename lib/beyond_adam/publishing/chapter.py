@@ -46,6 +46,9 @@ class Chapter:
     ----------
     claims : Claims
         Checks claims and proves errata.
+    live : str
+        The profile for what is trained while the chapter runs, beside runs that are archived: its
+        own, but "quick" at "paper".
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Chapter:
     ) -> None:
         self.slug = slug
         self.profile = project.check_profile(profile)
+        self.live = "quick" if profile == "paper" else profile
         self.dataset = dataset
         chosen = os.environ.get("BEYOND_ADAM_PRODUCTS")
         self.products = Path(chosen) if chosen else project.build() / "interactive" / slug
@@ -78,7 +82,9 @@ class Chapter:
         parameters: Mapping[str, Any] | None = None,
         tolerance: float = 1e-6,
         volatile: Sequence[str] = (),
+        profile: str = "",
         origin: pd.DataFrame | None = None,
+        measured: str = "",
         player: Mapping[str, Any] | None = None,
     ) -> None:
         """Publish a figure: numbered in the book, and as files with data and passport.
@@ -100,9 +106,13 @@ class Chapter:
             What it was computed with; the dataset defaults to the chapter's.
         tolerance, volatile
             See `artefacts.Passport`.
+        profile
+            At which it was computed, if not at the chapter's: as a rule `Chapter.live`.
         origin
             Of archived results: a table of `beyond_adam.training.provenance_table`. Profile, data
             and seeds are then those of these runs.
+        measured
+            Of times and rates: when and where, `measurements.Measurement.provenance`.
         player
             Trajectories to replay on top of the figure in the book, as ``player.js`` wants them.
 
@@ -114,8 +124,9 @@ class Chapter:
         if len(alt) < 40 or alt == caption:
             raise ValueError(f"{id}: alt text has to describe the figure, got {alt!r}")
         passport = self._passport(
-            "fig", id, caption, alt, data, seeds, dataset, parameters, tolerance, volatile, origin
-        )
+            id, "figure", caption, data, origin, profile, seeds, dataset, parameters,
+            alt=alt, tolerance=tolerance, volatile=tuple(volatile), measured=measured,
+        )  # fmt: skip
         folder = self._folder("figures")
         files, png = artefacts.draw(figure, folder / id)
         passport.write(folder, data, files)
@@ -147,7 +158,9 @@ class Chapter:
         parameters: Mapping[str, Any] | None = None,
         tolerance: float = 1e-6,
         volatile: Sequence[str] = (),
+        profile: str = "",
         origin: pd.DataFrame | None = None,
+        measured: str = "",
     ) -> None:
         """Publish a table: numbered in the book, and as CSV with a passport.
 
@@ -158,8 +171,9 @@ class Chapter:
         """
         data = frame[[column for column in frame.columns if not column.endswith("_cell")]]
         passport = self._passport(
-            "tab", id, caption, "", data, seeds, dataset, parameters, tolerance, volatile, origin
-        )
+            id, "table", caption, data, origin, profile, seeds, dataset, parameters,
+            alt="", tolerance=tolerance, volatile=tuple(volatile), measured=measured,
+        )  # fmt: skip
         passport.write(self._folder("tables"), data)
         headers = headers or {str(column): str(column) for column in frame.columns}
         formats = formats or {}
@@ -183,28 +197,28 @@ class Chapter:
 
     def _passport(
         self,
-        prefix: str,
         id: str,
+        kind: str,
         caption: str,
-        alt: str,
         data: pd.DataFrame,
+        origin: pd.DataFrame | None,
+        profile: str,
         seeds: Sequence[int],
         dataset: str | None,
         parameters: Mapping[str, Any] | None,
-        tolerance: float,
-        volatile: Sequence[str],
-        origin: pd.DataFrame | None,
+        **others: Any,
     ) -> artefacts.Passport:
+        prefix = kind[:3]
         if not re.fullmatch(rf"{prefix}(-[a-z0-9]+)+", id):
             raise ValueError(f"id {id!r}: expected {prefix}-… in kebab case")
         if not caption.strip():
             raise ValueError(f"{id}: a caption is needed")
         if data.empty:
             raise ValueError(f"{id}: no data")
-        unknown = set(volatile) - set(data.columns)
+        unknown = set(others["volatile"]) - set(data.columns)
         if unknown:
             raise ValueError(f"{id}: volatile columns that the data lacks: {sorted(unknown)}")
-        profile, lines = self.profile, tuple[dict[str, Any], ...]()
+        profile, lines = profile or self.profile, tuple[dict[str, Any], ...]()
         if origin is not None:
             profile, lines = "paper", tuple(cast(Any, origin.to_dict("records")))
             seeds = sorted(set(origin["seed"].tolist()))
@@ -213,18 +227,16 @@ class Chapter:
             self._published.append(id)
         return artefacts.Passport(
             id=id,
-            kind={"fig": "figure", "tab": "table"}[prefix],
+            kind=kind,
             caption=caption,
-            alt=alt,
             chapter=self.slug,
             position=self._published.index(id) + 1,
             profile=profile,
             dataset=self.dataset if dataset is None else dataset,
             seeds=tuple(seeds),
             parameters={"profile": profile, **(parameters or {})},
-            tolerance=tolerance,
-            volatile=tuple(volatile),
             origin=lines,
+            **others,
         )
 
 

@@ -31,12 +31,15 @@ def valleys(exponents: Sequence[float]) -> tuple[Figure, pd.DataFrame]:
         bands.set_rasterized(True)
         axes.contour(x, s, value, levels, colors="#3b5b7a", linewidths=0.4, alpha=0.7)
         with np.errstate(divide="ignore"):
-            boundary, valley = indefinite_above(x, p), optimal_s(x, p)
+            boundary = indefinite_above(x, p)
         axes.fill_between(
             x, boundary, s[-1], where=boundary < s[-1], facecolor="none", edgecolor=COLOURS[1],
             hatch="///", lw=0, alpha=0.5, label="Hessian indefinite",
         )  # fmt: skip
-        axes.plot(x, valley, color="black", lw=1.8, label="valley $s=|x|^{p-2}$")
+        # Each branch starts where it enters at the top, which can be narrower than the grid.
+        branch = np.geomspace(s[-1] ** (1 / (p - 2)), x[-1], 241)
+        for sign, label in ((-1, "valley $s=|x|^{p-2}$"), (1, None)):
+            axes.plot(sign * branch, optimal_s(branch, p), color="black", lw=1.8, label=label)
         axes.set(yscale="log", ylim=(s[0], s[-1]), xlabel="$x$", title=f"$p={p:g}$")
         columns = {"x": across[::10, ::10].ravel(), "s": up[::10, ::10].ravel()}
         frames.append(pd.DataFrame({"p": p, **columns, "value": value[::10, ::10].ravel()}))

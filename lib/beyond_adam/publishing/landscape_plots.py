@@ -118,14 +118,49 @@ def paths(
     return figure, path_data(runs)
 
 
-def draw_paths(axes: Axes, runs: Mapping[str, Path], vectors: int = 0) -> None:
-    """Draw paths into axes: start as circle, end as square, updates as arrows."""
+def along_diagonal(
+    runs: Mapping[str, Path], minima: npt.NDArray[np.float64]
+) -> tuple[Figure, pd.DataFrame]:
+    """Draw x against the step for runs that keep x = y, each in a panel with its own scale.
+
+    Parameters
+    ----------
+    runs
+        Points of each run, shape (steps + 1, 2), by the title of its panel.
+    minima
+        x of the minima on the diagonal, shape (k,), drawn as thin lines.
+
+    Raises
+    ------
+    ValueError
+        If a run leaves the diagonal.
+    """
+    figure, grid = plt.subplots(1, len(runs), figsize=(8.2, 3.2), squeeze=False)
+    for number, (axes, (name, points)) in enumerate(zip(grid.flat, runs.items(), strict=True)):
+        if (points[:, 0] != points[:, 1]).any():
+            raise ValueError(f"run {name!r} leaves the diagonal x = y")
+        axes.plot(points[:, 0], ".-", color=COLOURS[number], lw=0.7, ms=3)
+        low, high = axes.get_ylim()
+        for minimum in minima[(low < minima) & (minima < high)]:
+            axes.axhline(minimum, color="0.8", lw=0.6, zorder=0)
+        axes.set(title=name, xlabel="step")
+    grid[0, 0].set_ylabel("$x=y$")
+    return figure, path_data(runs)
+
+
+def draw_paths(axes: Axes, runs: Mapping[str, Path], vectors: int = 0, taper: float = 0.0) -> None:
+    """Draw paths into axes: start as circle, end as square, updates as arrows.
+
+    Each line is thinner than the one before by `taper` points, so that one that runs on top of
+    another does not hide it.
+    """
     limits = axes.get_xlim(), axes.get_ylim()
     for number, (name, points) in enumerate(runs.items()):
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
         # Iterates far outside the window would only slow the drawing down.
         shown = np.clip(points, -1e6, 1e6)
-        axes.plot(*shown.T, color=colour, ls=dash, lw=1.4, label=name, zorder=3)
+        width = 1.4 + taper * (len(runs) - 1 - number)
+        axes.plot(*shown.T, color=colour, ls=dash, lw=width, label=name, zorder=3)
         axes.plot(*shown[0], "o", color=colour, ms=7, mec="white", zorder=4)
         axes.plot(*shown[-1], "s", color=colour, ms=7, mec="white", zorder=4)
         if vectors:
@@ -169,7 +204,7 @@ def race(
         figure = plt.figure(figsize=(7.4, 4.6))
     axes = figure.add_axes((0.1, 0.12, 0.57, 0.85))
     draw_landscape(axes, landscape, domain)
-    draw_paths(axes, runs)
+    draw_paths(axes, runs, taper=0.2)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     last = min(len(points) for points in runs.values()) - 1
     steps = np.unique((last * np.linspace(0, 1, frames) ** 2).astype(int))

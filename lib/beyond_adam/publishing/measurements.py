@@ -77,11 +77,6 @@ class Measurement:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.date}, {self.machine}, {threads}, torch {self.torch}"
 
-    @property
-    def origin(self) -> str:
-        """What stands in the place of a data set below figures and tables."""
-        return f"archived measurement of {self.date}, not repeated by this run"
-
     def table(self, name: str) -> pd.DataFrame:
         """Return one of its tables.
 

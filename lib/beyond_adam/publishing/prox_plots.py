@@ -160,8 +160,8 @@ def thresholds() -> tuple[Figure, pd.DataFrame]:
     for number, (column, label) in enumerate(labels.items()):
         axes.plot(grid, found[column], ls=DASHES[number], label=label)
     axes.axhline(np.sqrt(2), color="0.6", lw=0.8, ls=":")
-    axes.text(0.02, np.sqrt(2) - 0.1, r"$\sqrt{2\lambda}$", fontsize="small", color="0.35")
-    axes.set(xlabel="$p$", ylabel=r"at $\lambda=1$", ylim=(0, 1.6))
+    axes.text(0.95, np.sqrt(2) + 0.03, r"$\sqrt{2\lambda}$", fontsize="small", color="0.35")
+    axes.set(xlabel="$p$", ylabel=r"input $z$ or output $u$, at $\lambda=1$", ylim=(0, 1.6))
     axes.legend(loc="lower center")
     return figure, found
 
@@ -242,7 +242,7 @@ def front(folds: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
                       alpha=0.8, **bars)  # fmt: skip
     axes.set(
         xlabel="coefficients that are not 0 (mean over folds)",
-        ylabel="squared error, relative to the mean",
+        ylabel="squared error (1: predicting the mean)",
         ylim=(0.4, 1.1),
     )
     axes.legend()
