@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -230,6 +231,16 @@ def test_a_file_that_is_not_what_the_run_left_is_not_read(name):
     with pytest.raises(ValueError, match=rf"{RUN.name}.{name} is not what the run left: restore"):
         record.weights() if name == "weights.safetensors" else record.table("epochs")
     assert not record.table("cuts").empty
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["epochs.parquet", "weights.safetensors"])
+def test_a_damaged_record_of_the_build_is_computed_again(trainings, name, damage):
+    damage(perform(RUN).folder / name)
+    assert perform(RUN).is_whole
+    assert trainings == [RUN, RUN]
+    perform(RUN)
+    assert len(trainings) == 2
 
 
 def test_an_archived_record_stays_and_says_what_changed(trainings, change):
@@ -492,6 +503,14 @@ def test_a_record_is_archived_with_or_without_its_weights(root):
     without = put_away(find(RUN), weights=False)
     with pytest.raises(FileNotFoundError, match="this run was archived without its weights"):
         without.weights()
+
+
+def test_a_damaged_record_is_not_archived():
+    record = perform(RUN)
+    (record.folder / "units.parquet").unlink()
+    with pytest.raises(ValueError, match=f"{RUN.name} is damaged: remove it and train again"):
+        put_away(record, weights=False)
+    assert not project.archive().exists()
 
 
 def test_an_archive_that_is_full_is_left_as_it_was(monkeypatch):

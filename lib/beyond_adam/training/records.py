@@ -82,9 +82,19 @@ class Record:
         """Whether the trained model is there."""
         return (self.folder / WEIGHTS).is_file()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its tables and the trained model are what the run left."""
+        tables = [f"{table}.parquet" for table in self.content["tables"]]
+        return all(self._is_whole(name) for name in (*tables, WEIGHTS))
+
+    def _is_whole(self, name: str) -> bool:
+        file = self.folder / name
+        return file.is_file() and _sha256(file) == self.content.get("files", {}).get(name)
+
     def _whole(self, name: str) -> Path:
         file = self.folder / name
-        if _sha256(file) != self.content.get("files", {}).get(name):
+        if not self._is_whole(name):
             raise ValueError(f"{file} is not what the run left: restore it, or remove the folder")
         return file
 
@@ -140,8 +150,9 @@ def _images(run: Definition) -> dict[str, str]:
 
 
 def _holds(record: Record) -> bool:
-    """Return whether a record is of the code, the packages and the data as they are now."""
-    return _agree(record.content["segments"], _images(record.run)) and not record.changes()
+    """Return whether a record is whole, and of code, packages and data as they are now."""
+    same = _agree(record.content["segments"], _images(record.run)) and not record.changes()
+    return same and record.is_whole
 
 
 def _agree(segments: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> bool:
@@ -466,10 +477,12 @@ def put_away(record: Record, *, weights: bool) -> Record:
     Raises
     ------
     ValueError
-        If the run failed.
+        If the run failed, or the record is damaged.
     """
     if record.content["failure"]:
         raise ValueError(f"{record.folder.name} failed: {record.content['failure']}")
+    if not record.is_whole:
+        raise ValueError(f"{record.folder} is damaged: remove it and train again")
     project.archive().mkdir(parents=True, exist_ok=True)
     with _alone(record.run):
         return _copied(record, weights)
