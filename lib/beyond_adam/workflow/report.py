@@ -10,7 +10,8 @@ from beyond_adam.workflow.results import Results
 
 _MEANING = {
     Verdict.REPRODUCED: "every printed digit came out again, or the statement holds",
-    Verdict.WITHIN: "not digit for digit, but within the criterion fixed beforehand",
+    Verdict.WITHIN: "not digit for digit, but within the criterion fixed beforehand; of a run that "
+    "diverges or is chaotic: that it does, as its printed digits then mean nothing",
     Verdict.MISPRINT: "not as printed; it reproduces once the misprint is corrected",
     Verdict.FALSE: "there is a counterexample or a proof of the contrary",
     Verdict.DIFFERS: "measured, and outside the criterion",
