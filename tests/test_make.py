@@ -23,7 +23,8 @@ def checkout(tmp_path):
 
 def make(folder, *arguments, **environment):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
-    clean.pop("MAKEFLAGS", None)
+    for name in ("MAKEFLAGS", "MAKELEVEL"):  # of the make that runs the tests
+        clean.pop(name, None)
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=clean | environment, capture_output=True, text=True
     )
