@@ -84,13 +84,13 @@ def adam_family(
 ) -> None:
     """Take one step of `rule`; `functional` describes the arguments."""
     _check_paths(foreach, fused, differentiable)
-    for param, grad in zip(params, grads, strict=True):
-        for name, tensor in (("parameters", param), ("gradients", grad)):
-            if tensor.layout != torch.strided or tensor.is_complex():
-                raise RuntimeError(
-                    f"{name} must be dense and real, not of {tensor.layout} and {tensor.dtype} "
-                    f"(for a parameter of shape {tuple(param.shape)} and {param.dtype})"
-                )
+    for i, tensor in enumerate([*params, *grads]):
+        if tensor.layout != torch.strided or tensor.is_complex():
+            name, param = "parameters" if i < len(params) else "gradients", params[i % len(params)]
+            raise RuntimeError(
+                f"{name} must be dense and real, not of {tensor.layout} and {tensor.dtype} "
+                f"(for a parameter of shape {tuple(param.shape)} and {param.dtype})"
+            )
     compiling = torch.compiler.is_compiling()
     if not compiling:
         if capturable:
@@ -109,8 +109,7 @@ def adam_family(
     as_tensors = capturable or differentiable or compiling
     if isinstance(lr, Tensor):
         # Once, not for every parameter.
-        lr = lr.to(params[0].device) if as_tensors else lr.item()
-    rule = rule._replace(lr=lr)
+        rule = rule._replace(lr=lr.to(params[0].device) if as_tensors else lr.item())
 
     columns = [params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs if rule.amsgrad else []]
     columns = [*columns, inverse_ss or []]
