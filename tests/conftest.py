@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 
 from beyond_adam.data import files
@@ -21,6 +23,22 @@ REAL = ("mnist", "fashion-mnist", "cifar10")
 MISSING = [name for name in REAL if not files.file_of(name).is_file()]
 collect_ignore = [] if KERNEL else ["test_fused_step.py"]
 collect_ignore += ["test_real_data.py"] if MISSING else []
+
+
+@pytest.fixture
+def other_defaults():
+    """Return a context in which torch's default dtype and device are not the usual ones."""
+
+    @contextlib.contextmanager
+    def changed():
+        with torch.device("meta"):
+            torch.set_default_dtype(torch.float64)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(torch.float32)
+
+    return changed
 
 
 def pytest_terminal_summary(terminalreporter):

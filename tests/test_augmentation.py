@@ -256,6 +256,13 @@ def test_pixels_from_outside_are_zero_whatever_is_at_the_rim():
     assert (found.nan_to_num(1) == 0).any()
 
 
+def test_torchs_defaults_do_not_matter(other_defaults):
+    images = noise((6, 3, 15, 10))
+    changed = augmented(images, CHANGES, seeded())
+    with other_defaults():
+        assert torch.equal(augmented(images, CHANGES, seeded()), changed)
+
+
 def test_a_batch_may_be_empty():
     assert augmented(noise((0, 3, 8, 8)), CHANGES, seeded()).shape == (0, 3, 8, 8)
 
@@ -268,7 +275,9 @@ def test_a_batch_may_be_empty():
         (lambda: Rotation(math.nan), r"not nan"),
         (lambda: Translation(-0.1), r"part must be in \[0, 1\], not -0.1"),
         (lambda: Translation(1.5), r"not 1.5"),
-        (lambda: Crop(-1), r"margin must be at least 0, not -1"),
+        (lambda: Crop(-1), r"margin must be a whole number of at least 0, not -1"),
+        (lambda: Crop(1.5), r"not 1.5"),
+        (lambda: Crop(True), r"not True"),
         (lambda: Flip(-0.1), r"probability must be in \[0, 1\], not -0.1"),
         (lambda: Flip(1.1), r"not 1.1"),
     ],

@@ -123,6 +123,17 @@ def test_both_origins_give_the_same(name, home):
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_the_order_in_the_memory_of_a_file_does_not_matter(name):
+    by_hand(name, SMALL[name])
+    rows = load(name)
+    by_hand(name, {array: np.asfortranarray(x) for array, x in SMALL[name].items()})
+    columns = load(name)
+    np.testing.assert_array_equal(columns.x_train, rows.x_train)
+    assert columns.x_train.strides == rows.x_train.strides
+    assert columns.fingerprint == rows.fingerprint
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_the_order_is_that_of_the_digests(name):
     by_hand(name, SMALL[name])
     data = load(name)
@@ -163,6 +174,13 @@ def test_the_digits_need_no_file():
     assert data.fingerprint == fingerprint(arrays)
 
 
+@pytest.mark.parametrize("name", ["digits", "diabetes"])
+def test_what_comes_with_scikit_learn_is_a_missing_set_without_it(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(DatasetError, match=f"^{name} is not there: .*scikit-learn.*pip install"):
+        load(name)
+
+
 def test_the_descriptions_are_complete(monkeypatch):
     monkeypatch.undo()
     assert list(DATASETS) == ["mnist", "fashion-mnist", "cifar10", "cifar100"]
@@ -189,6 +207,10 @@ def test_where_the_files_lie(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somebody")
     assert folder() == Path("/somebody/.cache/beyond-adam")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/caches")
+    assert folder() == Path("/somebody/caches/beyond-adam")
+    monkeypatch.setenv("BEYOND_ADAM_DATA", "~/images")
+    assert folder() == Path("/somebody/images")
 
 
 def test_an_unknown_name_is_refused():
@@ -259,8 +281,19 @@ def test_an_altered_byte_is_noticed_or_harmless(write, monkeypatch):
         ({"x_train": SMALL[GREY]["x_train"] / 255}, ": x_train is float64 of shape (12, 6, 5), "),
         ({"y_train": SMALL[GREY]["y_train"].astype(int)}, ": y_train is int64 of shape (12,), not"),
         ({"y_test": np.zeros((5, 3), np.uint8)}, ": y_test is uint8 of shape (5, 3), not uint8 of"),
-        ({"y_test": np.full(5, 3, np.uint8)}, ": y_test has a class 3, greater than 2"),
-        ({"y_train": np.zeros(12, np.uint8)}, " is not the published fashion-mnist: fingerprint "),
+        (
+            {"y_test": np.array([0, 1, 2, 3, 0], np.uint8)},
+            ": y_test has 4 classes from 0 to 3, not 3 from 0 to 2",
+        ),
+        # As CIFAR-100 with its coarse classes.
+        (
+            {"y_train": SMALL[GREY]["y_train"] // 2},
+            ": y_train has 2 classes from 0 to 1, not 3 from 0 to 2",
+        ),
+        (
+            {"y_train": SMALL[GREY]["y_train"][::-1]},
+            " is not the published fashion-mnist: fingerprint ",
+        ),
         ({"x_test": np.array([None] * 5)}, " is damaged (Object arrays cannot be loaded when"),
     ],
 )

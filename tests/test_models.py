@@ -216,6 +216,18 @@ def test_an_mlp_starts_from_its_seed_and_leaves_the_global_generator_alone():
         assert torch.equal(p, q.float())
 
 
+def test_torchs_defaults_do_not_matter_to_an_mlp(other_defaults):
+    def weights():
+        torch.manual_seed(1)
+        return torch.cat(
+            [w.flatten() for net in (mlp([3, 2]), image_mlp([3, 2])) for w in net.parameters()]
+        )
+
+    usual = weights()
+    with other_defaults():
+        assert torch.equal(weights(), usual)
+
+
 def test_the_weights_of_an_mlp_are_uniform_in_the_bounds_of_torch():
     layer = mlp([100, 400])[0]
     for parameter in layer.parameters():

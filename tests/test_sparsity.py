@@ -150,6 +150,12 @@ def test_a_pattern_that_matches_nothing_is_refused(change):
     assert model.conv.weight.all()
 
 
+def test_a_model_without_weights_is_refused():
+    model = nn.Sequential(nn.Linear(2, 2, device="meta"))
+    with pytest.raises(ValueError, match=r"needs a model with weights: 0\.weight is on .* 'meta'"):
+        decay_groups(model, 0.1)
+
+
 @pytest.mark.parametrize("model", [nn.ReLU(), nn.Linear(2, 2).requires_grad_(False)])
 def test_a_model_with_nothing_to_train_is_refused(model):
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):

@@ -408,6 +408,15 @@ def test_a_run_is_the_same_each_time_and_another_with_another_seed(tmp_path):
     assert other.epochs[0]["train_loss"] != first.epochs[0]["train_loss"]
 
 
+@pytest.mark.parametrize("model", [{}, CNN])
+def test_torchs_defaults_do_not_matter(tmp_path, other_defaults, model):
+    run = definition(**model, augmentation=[Rotation(10)])
+    usual = train(run, tmp_path / "usual")
+    with other_defaults():
+        other = train(run, tmp_path / "other")
+    assert_same(other, usual)
+
+
 def test_bfloat16_is_for_activations_alone(tmp_path):
     kinds = set()
 

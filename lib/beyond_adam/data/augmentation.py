@@ -110,8 +110,8 @@ class Crop:
     reflect: bool = False
 
     def __post_init__(self) -> None:
-        if self.margin < 0:
-            raise ValueError(f"margin must be at least 0, not {self.margin}")
+        if type(self.margin) is not int or self.margin < 0:
+            raise ValueError(f"margin must be a whole number of at least 0, not {self.margin!r}")
 
     def trace(self, places: Places, size: tuple[int, int, int], generator: Generator) -> Places:
         """Return where the pixels come from; see `Change`."""
@@ -121,7 +121,8 @@ class Crop:
                 f"images of {height} × {width} pixels can be mirrored in a margin of at most "
                 f"{min(height, width) - 1}, not {self.margin}"
             )
-        shift = torch.randint(2 * self.margin + 1, (2, count, 1, 1), generator=generator)
+        shape = (2, count, 1, 1)
+        shift = torch.randint(2 * self.margin + 1, shape, generator=generator, device="cpu")
         down, right = (shift - self.margin).to(places.row)
         row, column = places.row + down, places.column + right
         if self.reflect:
@@ -142,7 +143,7 @@ class Flip:
     def trace(self, places: Places, size: tuple[int, int, int], generator: Generator) -> Places:
         """Return where the pixels come from; see `Change`."""
         count, _, width = size
-        draw = torch.rand((count, 1, 1), generator=generator).to(places.row.device)
+        draw = _drawn(count, generator).to(places.row.device)
         flipped = torch.where(draw < self.probability, width - 1 - places.column, places.column)
         return places._replace(column=flipped)
 
@@ -190,9 +191,14 @@ def augmented(images: Tensor, changes: Sequence[Change], generator: Generator) -
     return pad(images, (1, 1, 1, 1)).flatten(2).gather(2, source).view(images.shape)
 
 
+def _drawn(count: int, generator: Generator) -> Tensor:
+    """Return random numbers in [0, 1), shape (count, 1, 1), whatever torch's defaults are."""
+    return torch.rand((count, 1, 1), generator=generator, dtype=torch.float32, device="cpu")
+
+
 def _uniform(count: int, reach: float, generator: Generator) -> Tensor:
     """Return random numbers in ± `reach`, shape (count, 1, 1), on the CPU."""
-    return (2 * torch.rand((count, 1, 1), generator=generator) - 1) * reach
+    return (2 * _drawn(count, generator) - 1) * reach
 
 
 def _held(place: Tensor, length: int) -> Tensor:

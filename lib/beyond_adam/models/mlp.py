@@ -57,14 +57,16 @@ def mlp(
         raise ValueError(f"sizes must be two or more positive numbers, not {list(sizes)}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, not {activation!r}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
         # On the meta device nn.Linear draws no numbers that would be thrown away here.
         layer = nn.Linear(inputs, outputs, device="meta", dtype=dtype).to_empty(device="cpu")
         with torch.no_grad():
             for parameter in layer.parameters():
-                uniform = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                uniform = torch.rand(
+                    parameter.shape, generator=generator, dtype=torch.float64, device="cpu"
+                )
                 parameter.copy_((2 * uniform - 1) / inputs**0.5)
         layers += [layer, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
@@ -93,5 +95,5 @@ def image_mlp(sizes: Sequence[int], activation: str = "relu") -> nn.Sequential:
     ValueError
         If there are fewer than two sizes, one is not positive, or the activation is unknown.
     """
-    seed = int(torch.randint(2**31, ()).item())
+    seed = int(torch.randint(2**31, (), device="cpu").item())
     return nn.Sequential(nn.Flatten(), *mlp(sizes, activation, seed, torch.float32))

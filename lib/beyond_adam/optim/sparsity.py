@@ -48,7 +48,7 @@ def decay_groups(
     ------
     ValueError
         If `weight_decay` is negative or not finite, if a pattern matches no parameter, or if there
-        is nothing to train.
+        is nothing to train, or nothing to look at: on the meta device there are no weights.
     """
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be finite and at least 0, not {weight_decay}")
@@ -56,6 +56,8 @@ def decay_groups(
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ValueError("the model has no parameter that requires a gradient")
+    if empty := [name for name, p in named if p.is_meta]:
+        raise ValueError(f"decay_groups needs a model with weights: {empty[0]} is on device 'meta'")
     zero = _all_zero([p for _, p in named])
     decayed: list[tuple[str, nn.Parameter]] = []
     spared: list[tuple[str, nn.Parameter]] = []

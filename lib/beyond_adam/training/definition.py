@@ -1,11 +1,12 @@
 """What a training run is: a definition that can be compared, hashed and written down."""
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -216,8 +217,11 @@ class Definition:
         return {part.__module__ for part in parts}
 
     def build_model(self) -> nn.Module:
-        """Return the model at its start; the global generators are left as they were."""
-        with torch.random.fork_rng(devices=[]):
+        """Return the model at its start, whatever torch's defaults for dtype and device are.
+
+        These, and the global generators, are left as they were.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), _float32():
             # Not torch.manual_seed, which would seed the generators of all GPUs, too.
             torch.default_generator.manual_seed(self.seed)
             return self.model(**self.model_options)
@@ -233,6 +237,16 @@ class Definition:
             return self.optimizer(model.parameters(), **options)
         decays = {"weight_decay": 0.0, **{k: options.pop(k) for k in DECAYS if k in options}}
         return self.optimizer(decay_groups(model, **decays), **options)
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _named(kind: Callable[..., Any]) -> str:

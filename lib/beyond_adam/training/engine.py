@@ -254,7 +254,7 @@ def train(
     done = 0
     if found:
         done, state = found
-        if (other := state.get("run", run.name)) != run.name:  # which older ones do not say
+        if (other := state["run"]) != run.name:
             raise ValueError(f"{folder} has checkpoints of {other}, not of {run.name}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -344,11 +344,11 @@ class _Loop:
         """Train for an epoch and measure; `failure` says if the loss was not finite."""
         run, train = self.run, self.splits.train
         seeds = np.random.SeedSequence((run.seed, epoch)).generate_state(2 + self.rank, np.uint64)
-        generator = Generator().manual_seed(int(seeds[0]))
+        generator = Generator("cpu").manual_seed(int(seeds[0]))
         count = len(train.targets)
-        order = torch.randperm(count, generator=generator).to(self.device)
+        order = torch.randperm(count, generator=generator, device="cpu").to(self.device)
         batches = torch.split(order, run.batch)
-        losses = torch.zeros(len(batches), device=self.device)
+        losses = torch.zeros(len(batches), dtype=torch.float32, device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         self._move(epoch, 0, len(batches))
         self.model.train()
@@ -446,7 +446,7 @@ class _Loop:
     @torch.no_grad()
     def _measured(self, name: str, examples: Examples) -> Row:
         """Return loss and accuracy on examples that are not trained on."""
-        loss = torch.zeros((), device=self.device)
+        loss = torch.zeros((), dtype=torch.float32, device=self.device)
         right = torch.zeros((), dtype=torch.int64, device=self.device)
         self.model.eval()
         count = len(examples.targets)
