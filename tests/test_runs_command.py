@@ -618,8 +618,12 @@ def test_a_caption_tells_what_has_been_confirmed(command, published):
     for dirty, then in ((True, "c0ffeec0ff with changes"), (False, "c0ffeec0ff")):
         origin["confirmed_dirty"], origin["hours"] = dirty, 0.01
         for page in published(origin)[1]:
-            assert f"repeated bit for bit at {then} · changed since: nothing<" in page
+            again = f"repeated bit for bit at {then} (1 of 2 runs) · changed since: nothing<"
+            assert again in page
             assert " · 2 min in all · " in page
+    origin["confirmed"] = "c0ffeec0ff"
+    for page in published(origin)[1]:
+        assert "repeated bit for bit at c0ffeec0ff · changed since: nothing<" in page
 
 
 def test_results_of_this_build_have_no_origin(published):

@@ -482,6 +482,14 @@ def test_what_was_trained_on_a_gpu_cannot_be_confirmed_on_a_cpu(trainings):
     assert trainings == [RUN]
 
 
+def test_what_was_trained_on_another_processor_cannot_be_confirmed_here(trainings):
+    record = perform(RUN)
+    record.content["segments"][0]["hardware"] = {"cpu": "Z80"}
+    with pytest.raises(ValueError, match=f"{RUN.name}: was trained on a processor 'Z80', whose"):
+        confirm(record)
+    assert trainings == [RUN]
+
+
 # --- the archive ---
 
 

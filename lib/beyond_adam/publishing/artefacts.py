@@ -73,7 +73,9 @@ class Passport:
             commits = named((line["commit"], line["dirty"]) for line in self.origin)
             repeated = [line for line in self.origin if line["confirmed"]]
             again = named((line["confirmed"], line["confirmed_dirty"]) for line in repeated)
-            again = f"first epochs repeated bit for bit at {again} · " if repeated else ""
+            runs, those = ({line["name"] for line in lines} for lines in (self.origin, repeated))
+            of_all = f" ({len(those)} of {len(runs)} runs)" if len(those) < len(runs) else ""
+            again = f"first epochs repeated bit for bit at {again}{of_all} · " if repeated else ""
             changed = sorted({name for line in self.origin for name in line["changed"].split()})
             return (
                 f"{self.profile} profile, archived · {self.dataset} · {seeds} · "

@@ -142,16 +142,16 @@ def origin(
 
 def _basis(run: Definition) -> dict[str, Any]:
     """Return what the training of a run rests on: code, packages and data."""
-    return {"modules": modules(run), "lock": _lock(), **_images(run)}
+    return {"modules": modules(run), "lock": _lock(), **_data(run)}
 
 
-def _images(run: Definition) -> dict[str, str]:
+def _data(run: Definition) -> dict[str, str]:
     return {"fingerprint": load_data(run.data).fingerprint}
 
 
 def _holds(record: Record) -> bool:
     """Return whether a record is whole, and of code, packages and data as they are now."""
-    same = _agree(record.content["segments"], _images(record.run)) and not record.changes()
+    same = _agree(record.content["segments"], _data(record.run)) and not record.changes()
     return same and record.is_whole
 
 
@@ -428,11 +428,17 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     ------
     ValueError
         If they do not agree; the message names the first epoch, or the table, that does not. Or if
-        it is a run on a GPU.
+        it is a run on a GPU, or on a processor of another model, which rounds sums otherwise.
     """
     threads, before = torch.get_num_threads(), record.content["segments"][0]
     if before["device"] != "cpu":
         raise ValueError(f"{record.run.name}: was trained on {before['device']}, not on a CPU")
+    then, now = before["hardware"]["cpu"], provenance.hardware()["cpu"]
+    if then != now:
+        raise ValueError(
+            f"{record.run.name}: was trained on a processor {then!r}, whose last bits cannot be "
+            f"expected of this one, {now!r}"
+        )
     commit, dirty = provenance.commit()
     hashes = {**modules(record.run), LOCK: _lock()}
     torch.set_num_threads(before["threads"])
