@@ -433,11 +433,11 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     threads, before = torch.get_num_threads(), record.content["segments"][0]
     if before["device"] != "cpu":
         raise ValueError(f"{record.run.name}: was trained on {before['device']}, not on a CPU")
-    then, now = before["hardware"]["cpu"], provenance.hardware()["cpu"]
-    if then != now:
+    processors = before["hardware"]["cpu"], provenance.hardware()["cpu"]
+    if processors[0] != processors[1]:
         raise ValueError(
-            f"{record.run.name}: was trained on a processor {then!r}, whose last bits cannot be "
-            f"expected of this one, {now!r}"
+            f"{record.run.name}: was trained on a processor {processors[0]!r}, whose last bits "
+            f"cannot be expected of this one, {processors[1]!r}"
         )
     commit, dirty = provenance.commit()
     hashes = {**modules(record.run), LOCK: _lock()}
