@@ -99,7 +99,7 @@ template <> inline BFloat16 stored<BFloat16, float>(float x) {  // to nearest, t
 // GCC takes half of the width of vectors that an Intel processor has, since a processor slows down
 // for a while when it begins to take the whole. That pays for the long loops of powers, and for no
 // others.
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__AVX512F__) && __GNUC__ >= 11
 #define WIDE __attribute__((noinline, target("prefer-vector-width=512")))
 #else
 #define WIDE

@@ -83,8 +83,8 @@ class Slots(NamedTuple):
     """The numbers of steps taken, on the CPU."""
 
 
-# A step is thousands of questions to tensors: a model of eight is stepped in a tenth of a
-# millisecond. These ask them without a turn of the interpreter for each.
+# What tensors are asked, hundreds of times in a step of a small model, without a turn of the
+# interpreter for each.
 _dtype, _device, _is_cpu, _nbytes = map(attrgetter, ("dtype", "device", "is_cpu", "nbytes"))
 
 Kernel = Callable[[_Rule, Slots], None]
