@@ -409,7 +409,8 @@ def test_a_run_is_the_same_each_time_and_another_with_another_seed(tmp_path):
 
 
 @pytest.mark.parametrize("model", [{}, CNN])
-def test_torchs_defaults_do_not_matter(tmp_path, other_defaults, model):
+def test_torchs_defaults_do_not_matter(tmp_path, other_defaults, model, monkeypatch):
+    monkeypatch.setattr(engine, "EVALUATED_AT_ONCE", 100)  # for losses are then sums of several
     run = definition(**model, augmentation=[Rotation(10)])
     usual = train(run, tmp_path / "usual")
     with other_defaults():
