@@ -22,6 +22,8 @@ from beyond_adam.models import image_mlp
 from beyond_adam.publishing.chapter import Chapter
 from beyond_adam.training import Definition, checkpoints, engine, find, provenance_table, records
 from beyond_adam.workflow import plan, runs
+from beyond_adam.workflow.report import pages as report_pages
+from beyond_adam.workflow.results import Results
 from beyond_adam.workflow.runs import Entry
 
 ENGINE = "beyond_adam.training.engine"
@@ -624,6 +626,22 @@ def test_a_caption_tells_what_has_been_confirmed(command, published):
     origin["confirmed"] = "c0ffeec0ff"
     for page in published(origin)[1]:
         assert "repeated bit for bit at c0ffeec0ff · changed since: nothing<" in page
+
+
+def test_what_is_too_much_for_a_caption_stands_in_the_report(published, origin):
+    origin["changed"] = ["a b", "b c", ""]
+    passports, pages = published(origin)
+    results = Results("quick", {}, {"fig-toy-line": passports[0]}, {"fig-toy-line": Path()})
+    report = report_pages(results)["reproduction-report"]
+    for text in (*pages, report):
+        assert "changed since: 3 modules, which the reproduction report names<" in text
+    assert "<small>Changed: `a`, `b`, `c`</small>" in report
+    origin["changed"] = ["a b", "b", ""]
+    passports, pages = published(origin)
+    results.artefacts["fig-toy-line"] = passports[0]
+    report = report_pages(results)["reproduction-report"]
+    assert all("changed since: a, b" in text for text in (*pages, report))
+    assert "Changed:" not in report
 
 
 def test_results_of_this_build_have_no_origin(published):

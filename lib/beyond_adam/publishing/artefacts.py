@@ -17,6 +17,9 @@ from beyond_adam import provenance
 #: Ten digits are more than any figure shows, and hide the last-bit noise between processors.
 FLOAT_FORMAT = "%.10g"
 
+#: How many modules that have changed a caption names.
+NAMED = 2
+
 
 @dataclass(frozen=True)
 class Passport:
@@ -58,7 +61,8 @@ class Passport:
         """Profile, data, seeds and hardware in one line, as every caption prints it.
 
         Measured times have only the last of these. Of archived results it also says how long they
-        took, by what commit they were computed, and what has changed since.
+        took, by what commit they were computed, and what has changed since, or only how many
+        modules if these are more than `NAMED`.
         """
         if self.measured:
             return f"measured once, and archived · {self.measured}"
@@ -76,17 +80,25 @@ class Passport:
             runs, those = ({line["name"] for line in lines} for lines in (self.origin, repeated))
             of_all = f" ({len(those)} of {len(runs)} runs)" if len(those) < len(runs) else ""
             again = f"first epochs repeated bit for bit at {again}{of_all} · " if repeated else ""
-            changed = sorted({name for line in self.origin for name in line["changed"].split()})
+            changed = self.changed
+            what = ", ".join(changed) or "nothing"
+            if len(changed) > NAMED:
+                what = f"{len(changed)} modules, which the reproduction report names"
             return (
                 f"{self.profile} profile, archived · {self.dataset} · {seeds} · "
                 f"{' and '.join(sorted(machines))} · {taken} in all · commit {commits} · "
-                f"{again}changed since: {', '.join(changed) or 'nothing'}"
+                f"{again}changed since: {what}"
             )
         machine = provenance.hardware()
         return (
             f"{self.profile} profile · {self.dataset} · {seeds} · "
             f"{machine['cpu']}, {machine['cores']} cores"
         )
+
+    @property
+    def changed(self) -> list[str]:
+        """What archived results depend on and has changed since they were computed."""
+        return sorted({name for line in self.origin for name in line["changed"].split()})
 
     def write(self, folder: Path, data: pd.DataFrame, files: Sequence[Path] = ()) -> None:
         """Write the data as CSV and the passport as JSON beside the drawn `files`."""

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from beyond_adam.publishing.artefacts import Passport
+from beyond_adam.publishing.artefacts import NAMED, Passport
 from beyond_adam.publishing.claims import Claim, Erratum, Source, Verdict
 from beyond_adam.publishing.myst import badge, list_table
 from beyond_adam.workflow.results import Results
@@ -38,7 +38,7 @@ _ARCHIVED = (
 
 def _report(results: Results) -> str:
     shown = [passport for passport in results.artefacts.values() if passport["origin"]]
-    archived = [[f"{{numref}}`{passport['id']}`", _scale(passport)] for passport in shown]
+    archived = [[f"{{numref}}`{passport['id']}`", _origin(passport)] for passport in shown]
     parts = [
         "# Reproduction report",
         "Every claim of every source, with the criterion that was fixed before it was measured "
@@ -66,8 +66,11 @@ def _report(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _scale(passport: dict[str, Any]) -> str:
-    return Passport(**{field.name: passport[field.name] for field in fields(Passport)}).scale
+def _origin(content: dict[str, Any]) -> str:
+    passport = Passport(**{field.name: content[field.name] for field in fields(Passport)})
+    changed = ", ".join(f"`{name}`" for name in passport.changed)
+    named = f"<br><small>Changed: {changed}</small>" if len(passport.changed) > NAMED else ""
+    return f"{passport.scale}{named}"
 
 
 def _claims(source: Source, results: Results) -> str:
