@@ -1,8 +1,12 @@
 """The pipeline on a book of one chapter: what runs when, and that it goes red."""
 
+import argparse
+import fcntl
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 
 import beyond_adam
 from beyond_adam.workflow import plan
-from beyond_adam.workflow.__main__ import CommandError, _alone
+from beyond_adam.workflow.__main__ import CommandError, build
 
 ENDINGS = ("svg", "pdf", "png", "csv", "json")
 
@@ -249,15 +253,27 @@ def test_an_unknown_profile_is_one_clear_line(book):
     ]
 
 
-def test_a_build_whose_engine_lives_on_keeps_others_out(tmp_path):
-    with _alone(tmp_path) as lock:
-        engine = subprocess.Popen(["sleep", "60"], pass_fds=[lock])
-    with pytest.raises(CommandError, match="another build is at work"), _alone(tmp_path):
-        pass
-    engine.kill()
-    engine.wait()
-    with _alone(tmp_path):
-        pass
+def test_a_build_whose_engine_lives_on_keeps_others_out(tmp_path, monkeypatch):
+    start, script = subprocess.Popen, "sleep 60 >&- 2>&- & echo $! > engine; exit 1"
+
+    def lingering(_, **options):
+        return start(["sh", "-c", script], cwd=tmp_path, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", lingering)
+    monkeypatch.setattr(plan, "targets", lambda _: [])
+    monkeypatch.setattr(plan, "stale", lambda _: {})
+    monkeypatch.setenv("BEYOND_ADAM_BUILD", str(tmp_path))
+    options = argparse.Namespace(profile="quick", jobs=1)
+    with pytest.raises(CommandError, match="the build of profile 'quick' failed"):
+        build(options)
+    with pytest.raises(CommandError, match="another build is at work"):
+        build(options)
+    os.kill(int((tmp_path / "engine").read_text()), signal.SIGKILL)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which waits for the end of the engine
+    with pytest.raises(CommandError, match="failed"):
+        build(options)
+    os.kill(int((tmp_path / "engine").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
