@@ -162,8 +162,9 @@ def in_kernel(file: Path) -> Iterator[Mutant]:
     for number, line in enumerate(lines):
         if not (first < number < last or scalars < number < scalars + 12):
             continue
-        code = line.partition("//")[0]
-        start = 0
+        code, start = line.partition("//")[0], 0
+        if code.startswith("#"):  # which may only make it faster
+            continue
         if "for (" in code:  # what is counted is no formula, what is done may be
             start = code.index("++i)") + 4 if "++i)" in code else len(code)
         elif not re.search(r"[=?]|return|if \(", code) or re.search(r"__restrict|step\(", code):
