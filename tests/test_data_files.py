@@ -177,7 +177,7 @@ def test_the_digits_need_no_file():
 @pytest.mark.parametrize("name", ["digits", "diabetes"])
 def test_what_comes_with_scikit_learn_is_a_missing_set_without_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DatasetError, match=f"^{name} is not there: .*scikit-learn.*pip install"):
+    with pytest.raises(DatasetError, match=f"^{name} cannot be had: .*scikit-learn.*pip install"):
         load(name)
 
 

@@ -633,15 +633,14 @@ def test_what_is_too_much_for_a_caption_stands_in_the_report(published, origin):
     passports, pages = published(origin)
     results = Results("quick", {}, {"fig-toy-line": passports[0]}, {"fig-toy-line": Path()})
     report = report_pages(results)["reproduction-report"]
-    for text in (*pages, report):
-        assert "changed since: 3 modules, which the reproduction report names<" in text
-    assert "<small>Changed: `a`, `b`, `c`</small>" in report
+    for page in pages:
+        assert "changed since: 3 modules, which the reproduction report names<" in page
+    assert "changed since: a, b, c" in report
     origin["changed"] = ["a b", "b", ""]
     passports, pages = published(origin)
     results.artefacts["fig-toy-line"] = passports[0]
     report = report_pages(results)["reproduction-report"]
     assert all("changed since: a, b" in text for text in (*pages, report))
-    assert "Changed:" not in report
 
 
 def test_results_of_this_build_have_no_origin(published):

@@ -157,13 +157,13 @@ def load(name: str) -> Dataset:
     ------
     DatasetError
         If the name is unknown, or the file is missing, damaged, or not the published set; of
-        "digits" and "diabetes" also if scikit-learn is missing.
+        "digits" and "diabetes", which come with scikit-learn, if that is missing or has others.
     """
     if name in EMBEDDED:
         try:
             return EMBEDDED[name]()
         except (ImportError, ValueError) as error:
-            raise DatasetError(f"{name} is not there: {error}") from error
+            raise DatasetError(f"{name} cannot be had: {error}") from error
     if name not in DATASETS:
         known = ", ".join([*EMBEDDED, *DATASETS])
         raise DatasetError(f"there is no data set {name!r}: choose one of {known}")

@@ -57,7 +57,7 @@ def mlp(
         raise ValueError(f"sizes must be two or more positive numbers, not {list(sizes)}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {list(ACTIVATIONS)}, not {activation!r}")
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
         # On the meta device nn.Linear draws no numbers that would be thrown away here.

@@ -84,13 +84,14 @@ def adam_family(
 ) -> None:
     """Take one step of `rule`; `functional` describes the arguments."""
     _check_paths(foreach, fused, differentiable)
-    for i, tensor in enumerate([*params, *grads]):
-        if tensor.layout != torch.strided or tensor.is_complex():
-            name, param = "parameters" if i < len(params) else "gradients", params[i % len(params)]
-            raise RuntimeError(
-                f"{name} must be dense and real, not of {tensor.layout} and {tensor.dtype} "
-                f"(for a parameter of shape {tuple(param.shape)} and {param.dtype})"
-            )
+    for param, grad in zip(params, grads, strict=True):
+        for tensor in (param, grad):
+            if tensor.layout != torch.strided or tensor.is_complex():
+                name = "parameters" if tensor is param else "gradients"
+                raise RuntimeError(
+                    f"{name} must be dense and real, not of {tensor.layout} and {tensor.dtype} "
+                    f"(for a parameter of shape {tuple(param.shape)} and {param.dtype})"
+                )
     compiling = torch.compiler.is_compiling()
     if not compiling:
         if capturable:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,11 +59,15 @@ class Passport:
 
     @property
     def scale(self) -> str:
-        """Profile, data, seeds and hardware in one line, as every caption prints it.
+        """What `described` returns for a caption, which names at most `NAMED` changes."""
+        return self.described(NAMED)
+
+    def described(self, most: float = math.inf) -> str:
+        """Return profile, data, seeds and hardware in one line.
 
         Measured times have only the last of these. Of archived results it also says how long they
-        took, by what commit they were computed, and what has changed since, or only how many
-        modules if these are more than `NAMED`.
+        took, by what commit they were computed, and what has changed since; or, if that is more
+        than `most` modules, how many.
         """
         if self.measured:
             return f"measured once, and archived · {self.measured}"
@@ -80,9 +85,9 @@ class Passport:
             runs, those = ({line["name"] for line in lines} for lines in (self.origin, repeated))
             of_all = f" ({len(those)} of {len(runs)} runs)" if len(those) < len(runs) else ""
             again = f"first epochs repeated bit for bit at {again}{of_all} · " if repeated else ""
-            changed = self.changed
+            changed = sorted({name for line in self.origin for name in line["changed"].split()})
             what = ", ".join(changed) or "nothing"
-            if len(changed) > NAMED:
+            if len(changed) > most:
                 what = f"{len(changed)} modules, which the reproduction report names"
             return (
                 f"{self.profile} profile, archived · {self.dataset} · {seeds} · "
@@ -94,11 +99,6 @@ class Passport:
             f"{self.profile} profile · {self.dataset} · {seeds} · "
             f"{machine['cpu']}, {machine['cores']} cores"
         )
-
-    @property
-    def changed(self) -> list[str]:
-        """What archived results depend on and has changed since they were computed."""
-        return sorted({name for line in self.origin for name in line["changed"].split()})
 
     def write(self, folder: Path, data: pd.DataFrame, files: Sequence[Path] = ()) -> None:
         """Write the data as CSV and the passport as JSON beside the drawn `files`."""

@@ -344,7 +344,7 @@ class _Loop:
         """Train for an epoch and measure; `failure` says if the loss was not finite."""
         run, train = self.run, self.splits.train
         seeds = np.random.SeedSequence((run.seed, epoch)).generate_state(2 + self.rank, np.uint64)
-        generator = Generator("cpu").manual_seed(int(seeds[0]))
+        generator = Generator().manual_seed(int(seeds[0]))
         count = len(train.targets)
         order = torch.randperm(count, generator=generator, device="cpu").to(self.device)
         batches = torch.split(order, run.batch)

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from beyond_adam.publishing.artefacts import NAMED, Passport
+from beyond_adam.publishing.artefacts import Passport
 from beyond_adam.publishing.claims import Claim, Erratum, Source, Verdict
 from beyond_adam.publishing.myst import badge, list_table
 from beyond_adam.workflow.results import Results
@@ -67,10 +67,7 @@ def _report(results: Results) -> str:
 
 
 def _origin(content: dict[str, Any]) -> str:
-    passport = Passport(**{field.name: content[field.name] for field in fields(Passport)})
-    changed = ", ".join(f"`{name}`" for name in passport.changed)
-    named = f"<br><small>Changed: {changed}</small>" if len(passport.changed) > NAMED else ""
-    return f"{passport.scale}{named}"
+    return Passport(**{field.name: content[field.name] for field in fields(Passport)}).described()
 
 
 def _claims(source: Source, results: Results) -> str:
