@@ -144,6 +144,13 @@ def test_where_numbers_are_predicted_there_is_a_loss_alone(tmp_path):
     assert found["units"][["layer", "units"]].to_numpy().tolist() == [["2", 6]]
 
 
+def test_without_a_relu_there_are_no_units():
+    run = Definition(**{**vars(RUN), "model": image_mlp, "model_options": {"sizes": (64, 10)}})
+    units = probes.measure(run, run.build_model(), "cpu")["units"]
+    assert units.empty
+    assert list(units) == ["layer", "units", "dead"]
+
+
 def test_without_validation_images_there_are_none_to_measure(model):
     run = Definition(**{**vars(RUN), "validation": 0})
     for name in ("cuts", "pruned"):

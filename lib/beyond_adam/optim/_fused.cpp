@@ -117,7 +117,7 @@ WIDE void raise(const float *from, float *to, int64_t n, double power, double sc
     const float slope = static_cast<float>(power), offset = static_cast<float>(std::log2(scale));
     const float lost = static_cast<float>(power - slope);
     // Two loops, since processors work on several turns of a loop at a time only if it is short.
-    float exponents[BLOCK];
+    alignas(64) float exponents[BLOCK];
     for (int64_t i = 0; i < n; ++i) {
         const float x = std::abs(from[i]);
         int32_t bits = bits_of(x);
@@ -181,33 +181,70 @@ template <typename T> inline T towards(T a, T b, T part) {
     return part < T(0.5) ? a + part * (b - a) : b - (1 - part) * (b - a);
 }
 
-// ---- u / (rest + strength · x^(p − 2)) for x ≥ 0, without a power ----
+// ---- one weight ----
+
+// What is the same for all elements of a tensor, in the type that is computed in.
+template <typename T> struct Constants {
+    T gradient, coupled, beta2, new1, new2, correction, eps, kept, step_size, rest, strength, news;
+
+    Constants(const Rule &rule, const Scalars &scalars) {
+        gradient = rule.gradient, coupled = rule.coupled, eps = rule.eps;
+        kept = rule.kept, rest = rule.rest, strength = rule.strength;
+        beta2 = rule.beta2, new1 = 1 - rule.beta1, new2 = 1 - rule.beta2, news = 1 - rule.beta_s;
+        step_size = scalars.step_size, correction = 1 / scalars.divisor;
+        if (rule.eps_at_power) correction = 1 / (scalars.divisor * scalars.divisor);
+    }
+};
+
+// Adam's step from x.
+template <typename T> inline T moved(const Constants<T> &c, T x, T m, T d) {
+    return c.kept * x - c.step_size * (m / d);
+}
+
+// What becomes of x: u / (rest + strength · y^(p − 2)), where u is Adam's step from x, and y is the
+// size of u if the decay is that of the updated weight, otherwise that of x.
 //
-// Nothing is decayed where x is cut off, and products with it might overflow.
+// Nothing is decayed where y is cut off, and products with it might overflow.
+
+struct Undecayed {
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *) {
+        return moved(c, x, m, d);
+    }
+};
+
+struct Given {  // strength · y^(p − 2)
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *decay) {
+        return moved(c, x, m, d) / (c.rest + *decay);
+    }
+};
 
 struct Two {
-    template <typename T> static T shrunk(T u, T, T rest, T strength) { return u / (rest + strength); }
-};
-
-struct ThreeHalves {
-    template <typename T> static T shrunk(T u, T x, T rest, T strength) {
-        const T root = std::sqrt(x < T(1e38) ? x : T(1e38));
-        return u * (root / (root * rest + strength));
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *) {
+        return moved(c, x, m, d) / (c.rest + c.strength);
     }
 };
 
-struct One {
-    template <typename T> static T shrunk(T u, T x, T rest, T strength) {
-        x = x < T(1e20) ? x : T(1e20);
-        return u * (x / (x * rest + strength));
+template <bool UPDATED> struct ThreeHalves {
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *) {
+        const T u = moved(c, x, m, d), y = std::abs(UPDATED ? u : x);
+        const T root = std::sqrt(y < T(1e38) ? y : T(1e38));
+        return u * (root / (root * c.rest + c.strength));
     }
 };
 
-struct Half {
-    template <typename T> static T shrunk(T u, T x, T rest, T strength) {
-        x = x < T(1e20) ? x : T(1e20);
-        const T root = std::sqrt(x);
-        return u * (x * (root / (x * root * rest + strength)));
+template <bool UPDATED> struct One {
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *) {
+        const T u = moved(c, x, m, d), y = std::abs(UPDATED ? u : x);
+        const T cut = y < T(1e20) ? y : T(1e20);
+        return u * (cut / (cut * c.rest + c.strength));
+    }
+};
+
+template <bool UPDATED> struct Half {
+    template <typename T> static T step(const Constants<T> &c, T x, T m, T d, const T *) {
+        const T u = moved(c, x, m, d), y = std::abs(UPDATED ? u : x);
+        const T cut = y < T(1e20) ? y : T(1e20), root = std::sqrt(cut);
+        return u * (cut * (root / (cut * root * c.rest + c.strength)));
     }
 };
 
@@ -216,126 +253,142 @@ struct Half {
 // Some elements of a tensor; S is how its weights are stored, T the type that is computed in.
 template <typename S, typename T> class Block {
     const Rule &rule;
-    const Scalars &scalars;
+    const Constants<T> &constants;
     const int64_t n;
     S *const __restrict w;
     const S *const __restrict g;
     T *const __restrict m, *const __restrict v, *const __restrict peak, *const __restrict inverse_s;
-    T denominator[BLOCK], decay[BLOCK];
+    alignas(64) T denominator[BLOCK];
+    alignas(64) T decay[BLOCK];
 
   public:
-    Block(const Rule &rule, const Slot &slot, const Scalars &scalars, int64_t start, int64_t n)
-        : rule(rule), scalars(scalars), n(n), w(static_cast<S *>(slot.w) + start),
+    Block(const Rule &rule, const Constants<T> &constants, const Slot &slot, int64_t start, int64_t n)
+        : rule(rule), constants(constants), n(n), w(static_cast<S *>(slot.w) + start),
           g(static_cast<const S *>(slot.g) + start), m(static_cast<T *>(slot.m) + start),
           v(static_cast<T *>(slot.v) + start), peak(static_cast<T *>(slot.peak) + start),
           inverse_s(static_cast<T *>(slot.inverse_s) + start) {}
 
     void step() {
-        if (rule.amsgrad)
-            rule.eps_at_power ? moments<true, false>() : moments<true, true>();
-        else
-            rule.eps_at_power ? moments<false, false>() : moments<false, true>();
-        raise_in_place(denominator, n, rule.power);
-        if (rule.eps_at_power)
-            for (int64_t i = 0; i < n; ++i) denominator[i] += static_cast<T>(rule.eps);
-
+        const bool updated = rule.decay == Decay::UPDATED;
         if (rule.decay == Decay::NONE)
-            move();
+            step_undecayed();
         else if (rule.decay == Decay::DYNAMIC)
-            relax(), move_and_shrink();
+            relax(), step<Given>();
         else if (rule.p == 2)
-            move_and_shrink<Two>();
+            step<Two>();
         else if (rule.p == 1.5)
-            move_and_shrink<ThreeHalves>();
+            updated ? step_in_turn<ThreeHalves<true>>() : step_in_turn<ThreeHalves<false>>();
         else if (rule.p == 1)
-            move_and_shrink<One>();
+            updated ? step_in_turn<One<true>>() : step<One<false>>();
         else if (rule.p == 0.5)
-            move_and_shrink<Half>();
-        else if (rule.decay == Decay::UPDATED)
-            move(), shrink();
-        else {
-            for (int64_t i = 0; i < n; ++i) decay[i] = static_cast<T>(w[i]);
-            raise<false>(decay, decay, n, rule.p - 2, rule.strength);
-            move_and_shrink();
-        }
+            updated ? step_in_turn<Half<true>>() : step_in_turn<Half<false>>();
+        else if (updated)
+            step_updated();
+        else
+            find_decay(), step<Given>();
     }
 
   private:
-    // m, v, max v, and √v̂ + ε (ROOT) or v̂ as the denominator
-    template <bool AMSGRAD, bool ROOT> void moments() {
-        const T gradient = rule.gradient, coupled = rule.coupled, eps = rule.eps;
-        const T beta2 = rule.beta2, new1 = 1 - rule.beta1, new2 = 1 - rule.beta2;
-        const T correction = ROOT ? 1 / scalars.divisor : 1 / (scalars.divisor * scalars.divisor);
+    // One loop saves time where it does not wait for several roots and quotients. Loops take time
+    // to compile, so that rare rules have none of their own.
+    template <typename P> void step() {
+        if (rule.power == 1 && !rule.eps_at_power && !rule.amsgrad)
+            step_at_once<P, false, 0>();
+        else
+            step_in_turn<P>();
+    }
+
+    void step_undecayed() {
+        const bool root = rule.amsgrad && !rule.eps_at_power;
+        if (root && rule.power == 1)
+            step_at_once<Undecayed, true, 0>();
+        else if (root && rule.power == 0.5)
+            step_at_once<Undecayed, true, 1>();
+        else if (root && rule.power == 0.25)
+            step_at_once<Undecayed, true, 2>();
+        else
+            step<Undecayed>();
+    }
+
+    // The denominator is √v̂ + ε, of which as many ROOTS are taken.
+    template <typename P, bool AMSGRAD, int ROOTS> void step_at_once() {
+        const Constants<T> c = constants;
         for (int64_t i = 0; i < n; ++i) {
-            T grad = gradient * static_cast<T>(g[i]);
-            if (coupled != 0) grad += coupled * static_cast<T>(w[i]);
-            m[i] = towards(m[i], grad, new1);
-            T square = beta2 * v[i] + new2 * (grad * grad);
-            v[i] = square;
-            if constexpr (AMSGRAD) {
-                const bool rises = square > peak[i] || square != square;  // either NaN is kept
-                square = rises ? square : peak[i];
-                peak[i] = square;
-            }
-            denominator[i] = ROOT ? std::sqrt(square) * correction + eps : square * correction;
+            T d = take_moments<AMSGRAD, true>(c, i);
+            for (int root = 0; root < ROOTS; ++root) d = std::sqrt(d);
+            w[i] = stored<S, T>(P::step(c, static_cast<T>(w[i]), m[i], d, decay + i));
         }
+    }
+
+    template <typename P> void step_in_turn() {
+        const Constants<T> c = constants;
+        find_denominator();
+        for (int64_t i = 0; i < n; ++i)
+            w[i] = stored<S, T>(P::step(c, static_cast<T>(w[i]), m[i], denominator[i], decay + i));
+    }
+
+    void step_updated() {
+        const Constants<T> c = constants;
+        find_denominator();
+        T *const u = denominator;  // unrounded
+        for (int64_t i = 0; i < n; ++i) u[i] = moved(c, static_cast<T>(w[i]), m[i], denominator[i]);
+        raise<false>(u, decay, n, rule.p - 2, rule.strength);
+        for (int64_t i = 0; i < n; ++i) w[i] = stored<S, T>(u[i] / (c.rest + decay[i]));
+    }
+
+    void find_denominator() {
+        if (rule.amsgrad)
+            rule.eps_at_power ? take_moments<true, false>() : take_moments<true, true>();
+        else
+            rule.eps_at_power ? take_moments<false, false>() : take_moments<false, true>();
+        raise_in_place(denominator, n, rule.power);
+        if (rule.eps_at_power)
+            for (int64_t i = 0; i < n; ++i) denominator[i] += constants.eps;
+    }
+
+    template <bool AMSGRAD, bool ROOT> void take_moments() {
+        const Constants<T> c = constants;
+        for (int64_t i = 0; i < n; ++i) denominator[i] = take_moments<AMSGRAD, ROOT>(c, i);
+    }
+
+    // Move m, v and max v of an element; return √v̂ + ε (ROOT) or v̂.
+    template <bool AMSGRAD, bool ROOT> T take_moments(const Constants<T> &c, int64_t i) {
+        T grad = c.gradient * static_cast<T>(g[i]);
+        if (c.coupled != 0) grad += c.coupled * static_cast<T>(w[i]);
+        m[i] = towards(m[i], grad, c.new1);
+        T square = c.beta2 * v[i] + c.new2 * (grad * grad);
+        v[i] = square;
+        if constexpr (AMSGRAD) {
+            const bool rises = square > peak[i] || square != square;  // either NaN is kept
+            square = rises ? square : peak[i];
+            peak[i] = square;
+        }
+        return ROOT ? std::sqrt(square) * c.correction + c.eps : square * c.correction;
+    }
+
+    // strength · |w|^(p − 2)
+    void find_decay() {
+        for (int64_t i = 0; i < n; ++i) decay[i] = static_cast<T>(w[i]);
+        raise<false>(decay, decay, n, rule.p - 2, rule.strength);
     }
 
     // 1/s towards |w|^(2−p), and the decay pηλs
     void relax() {
-        const T news = 1 - rule.beta_s, strength = rule.strength;
+        const Constants<T> c = constants;
         for (int64_t i = 0; i < n; ++i) decay[i] = std::abs(static_cast<T>(w[i]));
         raise_in_place(decay, n, 2 - rule.p);
         for (int64_t i = 0; i < n; ++i) {
-            inverse_s[i] = towards(inverse_s[i], decay[i], news);
-            decay[i] = strength > 0 ? strength / inverse_s[i] : 0;
-        }
-    }
-
-    // The step of Adam, without p-norm: it leaves û also where the denominators were, unrounded.
-    void move() {
-        const T kept = rule.kept, step_size = scalars.step_size;
-        for (int64_t i = 0; i < n; ++i) {
-            const T u = kept * static_cast<T>(w[i]) - step_size * (m[i] / denominator[i]);
-            denominator[i] = u;
-            w[i] = stored<S, T>(u);
-        }
-    }
-
-    void shrink() {
-        const T rest = rule.rest;
-        const T *u = denominator;
-        raise<false>(u, decay, n, rule.p - 2, rule.strength);
-        for (int64_t i = 0; i < n; ++i) w[i] = stored<S, T>(u[i] / (rest + decay[i]));
-    }
-
-    void move_and_shrink() {
-        const T kept = rule.kept, step_size = scalars.step_size, rest = rule.rest;
-        for (int64_t i = 0; i < n; ++i) {
-            const T u = kept * static_cast<T>(w[i]) - step_size * (m[i] / denominator[i]);
-            w[i] = stored<S, T>(u / (rest + decay[i]));
-        }
-    }
-
-    template <typename P> void move_and_shrink() {
-        const T kept = rule.kept, step_size = scalars.step_size;
-        // Not 0, since 0/0 would be left of w = 0.
-        const T least = std::numeric_limits<T>::min();
-        const T rest = rule.rest, strength = std::max(static_cast<T>(rule.strength), least);
-        const bool updated = rule.decay == Decay::UPDATED;
-        for (int64_t i = 0; i < n; ++i) {
-            const T x = static_cast<T>(w[i]);
-            const T u = kept * x - step_size * (m[i] / denominator[i]);
-            w[i] = stored<S, T>(P::shrunk(u, std::abs(updated ? u : x), rest, strength));
+            inverse_s[i] = towards(inverse_s[i], decay[i], c.news);
+            decay[i] = c.strength > 0 ? c.strength / inverse_s[i] : 0;
         }
     }
 };
 
 template <typename S, typename T>
 void step(const Rule &rule, const Slot &slot, int64_t first, int64_t last) {
-    const Scalars scalars(rule, slot);
+    const Constants<T> constants(rule, Scalars(rule, slot));
     for (int64_t start = first; start < last; start += BLOCK)
-        Block<S, T>(rule, slot, scalars, start, std::min(BLOCK, last - start)).step();
+        Block<S, T>(rule, constants, slot, start, std::min(BLOCK, last - start)).step();
 }
 
 void step(const Rule &rule, const Slot &slot, int64_t first, int64_t last) {

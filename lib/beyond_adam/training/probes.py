@@ -52,7 +52,7 @@ def measure(
         ``statistics`` of the images for "training", which is right, or of those for "test".
         ``units``: for each ReLU, by ``layer``, how many ``units`` it has, channels or neurons, and
         how many are ``dead``: positive for no test image. Where numbers are predicted, there are no
-        accuracies.
+        accuracies, and where there is no ReLU, ``units`` has no rows.
     """
     device = torch.device(device)
     data = load(run.data)
@@ -85,7 +85,8 @@ def measure(
         worth = _worth(model, chosen, chosen.test)
         lines["normalisation"].append({"statistics": statistics, **worth})
     tables = {name: pd.DataFrame(rows) for name, rows in lines.items()}
-    return tables | {"units": pd.DataFrame(_units(model, splits))}
+    units = pd.DataFrame(_units(model, splits), columns=["layer", "units", "dead"])
+    return tables | {"units": units}
 
 
 @torch.no_grad()
