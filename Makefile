@@ -7,6 +7,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 WORKFLOW := $(BIN)/python -m beyond_adam.workflow
 SMOKE := BEYOND_ADAM_BUILD=$(CURDIR)/_build/smoke
+# Files of tests side by side, each in one thread: more would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 CLEAN := BEYOND_ADAM_BUILD=$(CURDIR)/_build/clean
 
 .DEFAULT_GOAL := book
@@ -32,12 +34,12 @@ types: .venv/ready
 	@$(BIN)/mypy
 
 unit: .venv/ready
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 # Every cell of every chapter runs, at the profile that takes seconds.
 notebooks: .venv/ready
 	@$(SMOKE) $(WORKFLOW) parameterise --profile smoke
-	@$(SMOKE) $(BIN)/pytest --nbval-lax -p no:cacheprovider _build/smoke/notebooks
+	@$(SMOKE) $(PYTEST) --nbval-lax -p no:cacheprovider _build/smoke/notebooks
 
 # Nothing that an earlier run left behind may help.
 clean-book: .venv/ready

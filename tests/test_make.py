@@ -62,6 +62,42 @@ def test_no_network(checkout):
     assert not (checkout / ".venv" / "ready").exists()
 
 
+@pytest.mark.parametrize(
+    ("failing", "used"),
+    [
+        ([], ["uv", "lock by uv", "project"]),
+        (["lock by uv"], ["uv", "lock by uv", "lock by pip", "project"]),
+        (["lock by uv", "lock by pip"], ["uv", "lock by uv", "lock by pip"]),
+        (["uv"], ["uv"]),
+    ],
+)
+def test_pip_installs_what_uv_cannot(checkout, failing, used, capsys):
+    names = {"uv.txt": "uv", "requirements.lock": "lock by pip", ".": "project"}
+    seen = []
+
+    def pretend(_log, *command):
+        if "venv" in command:
+            return True
+        name = "lock by uv" if "uv" in command else names[Path(command[-1]).name or "."]
+        seen.append(name)
+        return name not in failing
+
+    set_up = runpy.run_path(str(checkout / "tools" / "set_up.py"))["main"]
+    set_up.__globals__["run"] = pretend
+    if used[-1] == "project":
+        set_up()
+    else:
+        with pytest.raises(SystemExit, match="set-up: pip cannot install the lock"):
+            set_up()
+    assert seen == used
+    assert (checkout / ".venv" / "ready").exists() == (used[-1] == "project")
+    assert "set-up: installing" in capsys.readouterr().out
+    first, *hashes = (checkout / ".venv" / "uv.txt").read_text().splitlines()
+    assert first.startswith("uv==")
+    assert hashes
+    assert all(line.strip().startswith("--hash=sha256:") for line in hashes)
+
+
 def test_help_lists_the_targets(checkout):
     done = make(checkout, "help")
     assert done.returncode == 0

@@ -29,6 +29,15 @@ def wanted():
     return "\n".join([str(sys.version_info[:2]), str(ROOT), *hashes])
 
 
+def pinned(package):
+    """Return what the lock says of a package: its version and hashes."""
+    lines = iter((ROOT / "requirements.lock").read_text().splitlines())
+    found = [next(line for line in lines if line.startswith(package + "=="))]
+    while found[-1].endswith("\\"):
+        found.append(next(lines))
+    return "\n".join(found)
+
+
 def run(log, *command):
     """Run a command with its output in the log; return whether it succeeded."""
     return subprocess.call([str(part) for part in command], stdout=log, stderr=log, cwd=ROOT) == 0
@@ -53,8 +62,17 @@ def main():
         see = f"; see {log.name}"
         if not run(log, python, "-m", "venv", VENV):
             fail("Python has no venv module (Debian, Ubuntu: install python3-venv)" + see)
-        pip = (VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install")
-        if not run(log, *pip, "--require-hashes", "-r", "requirements.lock"):
+        inside = (VENV / "bin" / "python", "-m")
+        pip = (*inside, "pip", "--disable-pip-version-check", "install")
+        uv = (*inside, "uv", "pip", "install", "--python", VENV / "bin" / "python")
+        locked = ("--require-hashes", "-r")
+        first = VENV / "uv.txt"
+        first.write_text(pinned("uv"))
+        # uv takes a tenth of pip's time, but does not know where pip is told to look for packages.
+        if not run(log, *pip, *locked, first) or (
+            not run(log, *uv, *locked, "requirements.lock")
+            and not run(log, *pip, *locked, "requirements.lock")
+        ):
             said = Path(log.name).read_text()
             offline = any(word in said for word in ("NewConnectionError", "Retrying", "resolution"))
             cannot = "reach the package index (no network?)" if offline else "install the lock"
