@@ -164,7 +164,7 @@ def preset(cls, m, v, options):
 @pytest.mark.parametrize(
     ("cls", "c"),
     [
-        *((Padam, c) for c in (0.5, 0.25, 0.125, 0.3, 0.05)),
+        *((Padam, c) for c in (0.5, 0.25, 0.125, 0.0625, 0.3, 0.05)),
         *((AdamExponent, c) for c in (0, 0.125, 0.25, 0.3, 0.5, 0.7, 1)),
     ],
     ids=name,

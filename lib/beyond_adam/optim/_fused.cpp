@@ -16,8 +16,9 @@ namespace {
 using std::int32_t;
 using std::int64_t;
 
-constexpr int64_t BLOCK = 256;         // elements; short, so that memory is not idle for long
+constexpr int64_t BLOCK = 256;          // elements; short, so that memory is not idle for long
 constexpr int64_t LEAST_SHARE = 32768;  // elements that are worth a thread
+constexpr int NO_ROOT = -1;
 
 enum class DType : int32_t { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 enum class Decay : int32_t { NONE, PREVIOUS, UPDATED, DYNAMIC };  // of the p-norm
@@ -165,14 +166,18 @@ void raise(const double *from, double *to, int64_t n, double power, double scale
     for (int64_t i = 0; i < n; ++i) to[i] = scale * std::pow(std::abs(from[i]), power);
 }
 
-// x ← x^power for x ≥ 0 and power ≥ 0; the usual powers are roots.
+// How many square roots a power is.
+inline int roots(double power) {
+    return power == 1 ? 0 : power == 0.5 ? 1 : power == 0.25 ? 2 : power == 0.125 ? 3 : NO_ROOT;
+}
+
+// x ← x^power for x ≥ 0 and power ≥ 0.
 template <typename T> void raise_in_place(T *x, int64_t n, double power) {
-    const int roots = power == 0.5 ? 1 : power == 0.25 ? 2 : power == 0.125 ? 3 : 0;
     if (power == 0)
         std::fill(x, x + n, T(1));
-    else if (power != 1 && roots == 0)
+    else if (roots(power) == NO_ROOT)
         raise<true>(x, x, n, power, 1.);
-    for (int root = 0; root < roots; ++root)
+    for (int root = 0; root < roots(power); ++root)
         for (int64_t i = 0; i < n; ++i) x[i] = std::sqrt(x[i]);
 }
 
@@ -292,22 +297,21 @@ template <typename S, typename T> class Block {
     // One loop saves time where it does not wait for several roots and quotients. Loops take time
     // to compile, so that rare rules have none of their own.
     template <typename P> void step() {
-        if (rule.power == 1 && !rule.eps_at_power && !rule.amsgrad)
-            step_at_once<P, false, 0>();
-        else
-            step_in_turn<P>();
+        const bool at_once = !rule.eps_at_power && !rule.amsgrad;
+        switch (at_once ? roots(rule.power) : NO_ROOT) {
+            case 0: return step_at_once<P, false, 0>();
+            default: return step_in_turn<P>();
+        }
     }
 
     void step_undecayed() {
-        const bool root = rule.amsgrad && !rule.eps_at_power;
-        if (root && rule.power == 1)
-            step_at_once<Undecayed, true, 0>();
-        else if (root && rule.power == 0.5)
-            step_at_once<Undecayed, true, 1>();
-        else if (root && rule.power == 0.25)
-            step_at_once<Undecayed, true, 2>();
-        else
-            step<Undecayed>();
+        const bool at_once = !rule.eps_at_power && rule.amsgrad;
+        switch (at_once ? roots(rule.power) : NO_ROOT) {
+            case 0: return step_at_once<Undecayed, true, 0>();
+            case 1: return step_at_once<Undecayed, true, 1>();
+            case 2: return step_at_once<Undecayed, true, 2>();
+            default: return step<Undecayed>();
+        }
     }
 
     // The denominator is √v̂ + ε, of which as many ROOTS are taken.
