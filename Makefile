@@ -34,7 +34,7 @@ types: .venv/ready
 	@$(BIN)/mypy
 
 unit: .venv/ready
-	@$(PYTEST)
+	@$(PYTEST) --no-loadscope-reorder
 
 # Every cell of every chapter runs, at the profile that takes seconds.
 notebooks: .venv/ready

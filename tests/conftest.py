@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     KERNEL = _fused.library() is not None
 REAL = ("mnist", "fashion-mnist", "cifar10")
 MISSING = [name for name in REAL if not files.file_of(name).is_file()]
+LONGEST = ("test_fused_triton.py", "test_workflow.py")
 collect_ignore = [] if KERNEL else ["test_fused_step.py"]
 collect_ignore += ["test_real_data.py"] if MISSING else []
 
@@ -39,6 +40,11 @@ def other_defaults():
                 torch.set_default_dtype(torch.float32)
 
     return changed
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, lest one be left when all others are done."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -62,9 +62,10 @@ def main():
         see = f"; see {log.name}"
         if not run(log, python, "-m", "venv", VENV):
             fail("Python has no venv module (Debian, Ubuntu: install python3-venv)" + see)
-        inside = (VENV / "bin" / "python", "-m")
-        pip = (*inside, "pip", "--disable-pip-version-check", "install")
-        uv = (*inside, "uv", "pip", "install", "--python", VENV / "bin" / "python")
+        inside = VENV / "bin" / "python"
+        pip = (inside, "-m", "pip", "--disable-pip-version-check", "install")
+        # Bytecode now, as pip makes it: later processes may not be allowed to keep theirs.
+        uv = (inside, "-m", "uv", "pip", "install", "--python", inside, "--compile-bytecode")
         locked = ("--require-hashes", "-r")
         first = VENV / "uv.txt"
         first.write_text(pinned("uv"))
