@@ -69,7 +69,7 @@ def main():
         locked = ("--require-hashes", "-r")
         first = VENV / "uv.txt"
         first.write_text(pinned("uv"))
-        # uv takes a tenth of pip's time, but does not know where pip is told to look for packages.
+        # uv is several times as fast, but does not know where pip is told to look for packages.
         if not run(log, *pip, *locked, first) or (
             not run(log, *uv, *locked, "requirements.lock")
             and not run(log, *pip, *locked, "requirements.lock")

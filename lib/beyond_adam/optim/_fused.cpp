@@ -1,9 +1,10 @@
 // One pass over memory for a step of the Adam family; compiled and called by `_fused.py`.
 //
 // A step must read w, g, m, v and write w, m, v: 28 bytes per float32 weight. Every thread walks
-// through its share in short blocks and does one thing after another to a block while it lies in
-// the L1 cache. So a hyperparameter is looked at once per block, any of them may change from step
-// to step, and the loops inside are simple enough for compilers to vectorise.
+// through its share in short blocks, and steps a block in one loop or, where that is faster, does
+// one thing after another to it while it lies in the L1 cache. So a hyperparameter is looked at
+// once per block, any of them may change from step to step, and the loops inside are simple enough
+// for compilers to vectorise.
 
 #include <algorithm>
 #include <cmath>
@@ -297,11 +298,10 @@ template <typename S, typename T> class Block {
     // One loop saves time where it does not wait for several roots and quotients. Loops take time
     // to compile, so that rare rules have none of their own.
     template <typename P> void step() {
-        const bool at_once = !rule.eps_at_power && !rule.amsgrad;
-        switch (at_once ? roots(rule.power) : NO_ROOT) {
-            case 0: return step_at_once<P, false, 0>();
-            default: return step_in_turn<P>();
-        }
+        if (!rule.eps_at_power && !rule.amsgrad && roots(rule.power) == 0)
+            step_at_once<P, false, 0>();
+        else
+            step_in_turn<P>();
     }
 
     void step_undecayed() {
