@@ -893,16 +893,18 @@ def test_the_factor_has_derivatives_at_zero(p, decay_at):
         assert slopes[0] == 0
 
 
-def test_the_factor_of_a_slow_s_has_derivatives_at_zero():
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_the_factor_of_a_slow_s_has_derivatives_at_zero(p):
     w, inverse_s = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
     stepped, state = w.clone(), inverse_s.clone()
     options = {"amsgrad": False, "beta1": 0.0, "beta2": 0.0, "beta_s": 0.5, "lr": 0.1, "eps": 0.0}
-    options |= {"weight_decay": 0.2, "p": 1.0, "lambda_2": 0.0, "differentiable": True}
+    options |= {"weight_decay": 0.2, "p": p, "lambda_2": 0.0, "differentiable": True}
     moments = [torch.zeros(1)], [torch.zeros(1)], [], [state], [torch.tensor(0.0)]
     dynamic_padam([stepped], [torch.ones(1)], *moments, **options)
-    (slope,) = torch.autograd.grad(stepped, inverse_s)
+    by_w, slope = torch.autograd.grad(stepped, (w, inverse_s))
     # û = −0.1, half of 1/s is new, and the factor's slope at 0 is 1/(pηλ).
-    torch.testing.assert_close(slope, torch.tensor([-0.1 * 0.5 / (0.1 * 0.2)]))
+    torch.testing.assert_close(slope, torch.tensor([-0.1 * 0.5 / (p * 0.1 * 0.2)]))
+    assert by_w == 0
 
 
 def test_there_is_no_derivative_at_zero_for_p_between_1_and_2():
@@ -950,7 +952,28 @@ def test_powers_are_taken_only_where_there_are_some(cls, options, powers, foreac
     optimizer = cls(weights, foreach=foreach, **options)
     with Operators() as operators:
         train(optimizer, weights, 1)
-    assert any("pow" in operator for operator in operators.names) == powers
+    assert any("log2" in operator for operator in operators.names) == powers
+    assert not any("pow" in operator for operator in operators.names)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("power", [-1.999, -1.5, -1.2, -1, -0.5, 0, 0.25, 0.5, 0.6, 1, 1.9, 2])
+def test_a_power_is_accurate_for_every_number(power, dtype):
+    x = torch.logspace(-44.8, 38.5, 3001, dtype=torch.float64).to(dtype)
+    x = x[x.double() ** power < 3e38]  # which float32 can hold
+    x = torch.cat([x, x.new_tensor([0.0, 1.0, torch.inf, torch.nan])])
+    exact = x.double() ** power
+    raised = x.clone()
+    _adam_family._raise_([raised], power)
+    usual = (x > 1e-6) & (x < 1e6)
+    root = power in (-1, -0.5, 0, 0.25, 0.5, 1, 2)
+    unit = torch.finfo(dtype).eps
+    for some, units in ((slice(None), 80), (usual, 30)):
+        rtol = (1 if root else units) * unit
+        torch.testing.assert_close(
+            raised[some].double(), exact[some], rtol=rtol, atol=1e-38, equal_nan=True
+        )
+    assert raised[x == 1] == 1
 
 
 class Peak(TorchDispatchMode):

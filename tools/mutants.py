@@ -32,6 +32,7 @@ FUNCTIONS = {
         "_shrinks",
         "_shrinkage",
         "_foreach_shrinkage",
+        "_raise_",
     ),
     OPTIM / "_fused.py": ("_rule",),
     OPTIM / "_fused_triton.py": (
@@ -68,6 +69,7 @@ OPERATORS: dict[type, type] = {
     ast.Or: ast.And,
     ast.Is: ast.IsNot,
     ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
 }
 METHODS = {
     "abs": "neg",
@@ -78,10 +80,12 @@ METHODS = {
     "clamp_min_": "clamp_max_",
     "div_": "mul_",
     "exp2": "exp",
+    "exp2_": "exp_",
     "expm1": "exp",
     "lerp_": "copy_",
     "log1p": "log",
     "log2": "log",
+    "log2_": "log_",
     "maximum": "minimum",
     "maximum_": "minimum_",
     "mul_": "div_",
@@ -89,6 +93,7 @@ METHODS = {
     "pow_": "mul_",
     "reciprocal_": "neg_",
     "sqrt": "abs",
+    "sqrt_": "abs_",
     "sqrt_rn": "abs",
 }
 TOKENS = {"+": "-", "-": "+", "*": "/", "/": "*", "<=": ">", ">": "<=", "<": ">=", "==": "!="}

@@ -38,6 +38,8 @@ BLOCK = 2**18
 """Elements stepped at a time on a CPU, at least: temporaries of them stay in its cache."""
 THREAD = 2**15
 """Elements that torch gives a thread at least."""
+POWERS = (-0.5, 0, 0.5, 1, 2)
+"""Powers that torch takes without logarithms."""
 
 
 class Rule(NamedTuple):
@@ -260,7 +262,7 @@ def _step_one(slot: Slot, scalars: "Scalars", rule: Rule, differentiable: bool) 
     if rule.eps_at == "root":
         root.add_(rule.eps)
     if not _is(rule.exponent, 0.5):
-        root.pow_(2 * rule.exponent)
+        _raise_([root], 2 * rule.exponent)
     if rule.eps_at == "power":
         root.add_(rule.eps)
     if isinstance(step_size, Tensor):
@@ -341,13 +343,13 @@ def _step_many(members: list[tuple[Slot, "Scalars"]], rule: Rule, as_tensors: bo
     if shrinks and rule.decay_at == "previous":
         shrinkage = _foreach_shrinkage(w, inverse_s, lr, rule)
 
-    root = torch._foreach_sqrt(v)
+    root = list(torch._foreach_sqrt(v))
     if rule.correction == "moments":
         torch._foreach_div_(root, divisors)
     if rule.eps_at == "root":
         torch._foreach_add_(root, rule.eps)
     if not _is(rule.exponent, 0.5):
-        torch._foreach_pow_(root, 2 * rule.exponent)
+        _raise_(root, 2 * rule.exponent)
     if rule.eps_at == "power":
         torch._foreach_add_(root, rule.eps)
     if as_tensors:
@@ -448,7 +450,7 @@ def _shrinkage(
     x = w.abs()
     if rule.beta_s is not None:
         if not _is(rule.p, 1):
-            x.pow_(2 - rule.p)
+            _raise_([x], 2 - rule.p)
         inverse_s.lerp_(x, 1 - rule.beta_s)
         if known and not _is(rule.p, 2):
             return rest
@@ -461,10 +463,10 @@ def _shrinkage(
         small = x < 1
         low, high = torch.where(small, x, 1), torch.where(small, 1, x)
         return torch.where(small, low / (low * rest + strength), 1 / (rest + strength / high))
-    s = x.reciprocal_() if _is(rule.p, 1) or rule.beta_s is not None else x.pow_(rule.p - 2)
+    _raise_([x], -1 if rule.beta_s is not None else rule.p - 2)
     if isinstance(strength, Tensor):
-        return s.mul_(strength).add_(rest)
-    return torch.add(s.new_full((), float(rest)), s, alpha=strength, out=s)
+        return x.mul_(strength).add_(rest)
+    return torch.add(x.new_full((), float(rest)), x, alpha=strength, out=x)
 
 
 def _foreach_shrinkage(
@@ -479,7 +481,7 @@ def _foreach_shrinkage(
     x = list(torch._foreach_abs(w))
     if rule.beta_s is not None:
         if not _is(rule.p, 1):
-            torch._foreach_pow_(x, 2 - rule.p)
+            _raise_(x, 2 - rule.p)
         torch._foreach_lerp_(inverse_s, x, 1 - rule.beta_s)
         if known and not _is(rule.p, 2):
             return rest
@@ -487,13 +489,27 @@ def _foreach_shrinkage(
     if isinstance(strength, Tensor):
         none = (strength < _fused.LEAST).to(strength.dtype)
         torch._foreach_add_(x, _operand(none, len(x)))
-    if _is(rule.p, 1) or rule.beta_s is not None:
-        torch._foreach_reciprocal_(x)
-    else:
-        torch._foreach_pow_(x, rule.p - 2)
+    _raise_(x, -1 if rule.beta_s is not None else rule.p - 2)
     torch._foreach_mul_(x, _operand(strength, len(x)))
     torch._foreach_add_(x, _operand(rest, len(x)))
     return x
+
+
+def _raise_(tensors: list[Tensor], power: float) -> None:
+    """Raise x ≥ 0 to a power in place."""
+    known = not torch.compiler.is_compiling()
+    if known and power == -1:
+        torch._foreach_reciprocal_(tensors)
+    elif not known or power in POWERS or not tensors[0].is_cpu or tensors[0].requires_grad:
+        torch._foreach_pow_(tensors, power)
+    else:
+        for x in tensors:
+            if power == 0.25:
+                x.sqrt_().sqrt_()
+            else:
+                # Several times as fast as `pow_`, which has more digits than are needed, but
+                # without derivatives at 0.
+                x.log2_().mul_(power).exp2_()
 
 
 def _operand(value: float | Tensor | list[Tensor], n: int) -> float:
