@@ -118,8 +118,8 @@ WIDE void raise(const float *from, float *to, int64_t n, double power, double sc
     constexpr float magic = 12582912.f;  // 1.5 · 2²³: sums with it are rounded to integers
     const float slope = static_cast<float>(power), offset = static_cast<float>(std::log2(scale));
     const float lost = static_cast<float>(power - slope);
-    // Two loops, since processors work on several turns of a loop at a time only if it is short.
-    alignas(64) float exponents[BLOCK];
+    // Three loops, since processors work on several turns of a loop at a time only if it is short.
+    alignas(64) float fractions[BLOCK], exponents[BLOCK];
     for (int64_t i = 0; i < n; ++i) {
         const float x = std::abs(from[i]);
         int32_t bits = bits_of(x);
@@ -128,7 +128,11 @@ WIDE void raise(const float *from, float *to, int64_t n, double power, double sc
         bits ^= (bits ^ bits_of(static_cast<float>(bits))) & subnormal;
         // |x| = 2^e (1 + u) with 1 + u between √½ and √2
         const int32_t e = (bits - 0x3f3504f3) >> 23;
-        const float u = from_bits(bits - (e << 23)) - 1.f;
+        fractions[i] = from_bits(bits - (e << 23)) - 1.f;
+        exponents[i] = static_cast<float>(e - (subnormal & 149));
+    }
+    for (int64_t i = 0; i < n; ++i) {
+        const float u = fractions[i];
         // log₂(1 + u) / u within 3e-7 / u, minimax
         float log2 = 0.170634466f;
         log2 = log2 * u - 0.272697917f;
@@ -137,7 +141,7 @@ WIDE void raise(const float *from, float *to, int64_t n, double power, double sc
         log2 = log2 * u + 0.480465033f;
         log2 = log2 * u - 0.721375871f;
         log2 = log2 * u + 1.44269973f;
-        log2 = log2 * u + static_cast<float>(e - (subnormal & 149));
+        log2 = log2 * u + exponents[i];
         exponents[i] = slope * log2 + (lost * log2 + offset);
     }
     for (int64_t i = 0; i < n; ++i) {
