@@ -486,20 +486,26 @@ class TestConfirm:
         status, _, err = command("confirm", "toy", profile="paper")
         assert status == 1
         said = f"toy: slow, seed 1: {archived.name}: epoch 2 does not come out the same"
-        assert err == f"error: {said}\n"
+        assert err == f"error: not confirmed (1):\n{said}\n"
         assert "changed since" in states("toy", profile="paper")["toy: slow, seed 1"][-1]
 
     def test_what_cannot_be_confirmed_does_not_keep_others_from_it(self, command, archived):
-        other = declared("paper")[2].run
-        command("run", "--name", other.name, "--quiet", profile="paper")
-        for run in (archived, other):
+        slow, _, fast, *_ = declared("paper")
+        for entry in (fast, slow):
+            command("run", "--name", entry.run.name, "--quiet", profile="paper")
+        for run in (archived, fast.run, slow.run):
             damage(run, by_other_code)
-        damage(archived, lambda content: content["segments"][0].update(device="a GPU"))
+        for run in (archived, slow.run):
+            damage(run, lambda content: content["segments"][0].update(device="a GPU"))
         status, out, err = command("confirm", "toy", profile="paper")
         assert status == 1
-        assert out == "toy: fast, by far, seed 0: the same, bit for bit\n"
-        said = f"toy: slow, seed 1: {archived.name}: was trained on a GPU, not on a CPU"
-        assert err == f"error: {said}\n"
+        assert out == f"{fast.label}: the same, bit for bit\n"
+        title, *lines = err.splitlines()
+        assert title == "error: not confirmed (2):"
+        assert set(lines) == {
+            f"toy: slow, seed 1: {archived.name}: was trained on a GPU, not on a CPU",
+            f"{slow.label}: {slow.run.name}: was trained on a GPU, not on a CPU",
+        }
 
 
 class TestCommandLine:

@@ -199,7 +199,7 @@ def confirm_runs(options: argparse.Namespace) -> None:
             else:
                 print(f"{entry.label}: the same, bit for bit", flush=True)
     if failed:
-        raise CommandError("; ".join(failed))
+        raise CommandError("\n".join([f"not confirmed ({len(failed)}):", *failed]))
 
 
 def _without_hashes(segment: Mapping[str, Any]) -> dict[str, Any]:
