@@ -31,8 +31,13 @@ def read(tmp_path, monkeypatch):
 
 def test_a_measurement_says_where_it_comes_from(read):
     found = read(CONTENT)
-    assert found.provenance == "2030-01-02, Abacus, 8 cores, Linux x86_64, 2 threads, torch 3.0"
+    machine = "Abacus, 8 cores, Linux x86_64, 2 threads, torch 3.0"
+    assert found.provenance == f"2030-01-02, {machine}, commit abc"
     assert (found.commit, found.content) == ("abc", CONTENT)
+
+
+def test_a_commit_with_changes_is_said_to_be_one(read):
+    assert read(CONTENT | {"commit": "abc+"}).provenance.endswith("commit abc with changes")
 
 
 def test_one_thread_is_one(read):

@@ -65,6 +65,16 @@ def test_the_passport_says_what_the_figure_was_computed_from(chapter):
     assert re.fullmatch("[0-9a-f]{64}", passport["data"]["sha256"])
 
 
+def test_what_was_measured_has_the_data_and_seeds_it_is_given_and_no_profile(chapter, shown):
+    draw(chapter, seeds=[], measured="2030-01-02, Abacus")
+    folder = draw(chapter, "fig-toy-b", seeds=[7], dataset="digits", measured="2030-01-02, Abacus")
+    for output, given in zip(shown, ("", "digits · seed 7 · "), strict=True):
+        page = output["application/vnd.beyond-adam.myst"]
+        assert f"measured once, and archived · {given}2030-01-02, Abacus" in page
+    passport = json.loads((folder / "fig-toy-line.json").read_text())
+    assert (passport["profile"], passport["dataset"], passport["parameters"]) == ("", "", {})
+
+
 def test_the_png_has_300_dots_per_inch(chapter):
     png = plt.imread(draw(chapter) / "fig-toy-line.png")
     width, height = plt.rcParams["figure.figsize"]

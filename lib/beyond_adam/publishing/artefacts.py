@@ -65,13 +65,16 @@ class Passport:
     def described(self, most: float = math.inf) -> str:
         """Return profile, data, seeds and hardware in one line.
 
-        Measured times have only the last of these. Of archived results it also says how long they
-        took, by what commit they were computed, and what has changed since; or, if that is more
-        than `most` modules, how many.
+        Measured times have no profile, and data and seeds only if they are given. Of archived
+        results it also says how long they took, by what commit they were computed, and what has
+        changed since; or, if that is more than `most` modules, how many.
         """
+        seeds = ", ".join(map(str, self.seeds))
+        seeds = seeds and f"seed{'s' * (len(self.seeds) > 1)} {seeds}"
         if self.measured:
-            return f"measured once, and archived · {self.measured}"
-        seeds = f"seeds {', '.join(map(str, self.seeds))}" if self.seeds else "no random numbers"
+            parts = ("measured once, and archived", self.dataset, seeds, self.measured)
+            return " · ".join(filter(None, parts))
+        seeds = seeds or "no random numbers"
         if self.origin:
             machines = {
                 f"{line['device']}, {line['threads']} thread{'s' * (line['threads'] > 1)}"

@@ -103,7 +103,8 @@ class Chapter:
         data
             What is plotted, tidy; becomes the CSV and is compared by ``make verify``.
         seeds, dataset, parameters
-            What it was computed with; the dataset defaults to the chapter's.
+            What it was computed with; the dataset defaults to the chapter's, that of measured times
+            to none.
         tolerance, volatile
             See `artefacts.Passport`.
         profile
@@ -223,6 +224,8 @@ class Chapter:
             profile, lines = "paper", tuple(cast(Any, origin.to_dict("records")))
             seeds = sorted(set(origin["seed"].tolist()))
             dataset = ", ".join(dict.fromkeys(origin["data"]))
+        if others["measured"]:
+            profile, dataset = "", dataset or ""
         if id not in self._published:  # a cell may be run again
             self._published.append(id)
         return artefacts.Passport(
@@ -234,7 +237,7 @@ class Chapter:
             profile=profile,
             dataset=self.dataset if dataset is None else dataset,
             seeds=tuple(seeds),
-            parameters={"profile": profile, **(parameters or {})},
+            parameters=({"profile": profile} if profile else {}) | dict(parameters or {}),
             origin=lines,
             **others,
         )

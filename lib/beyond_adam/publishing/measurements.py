@@ -11,6 +11,7 @@ from typing import Any, Self
 import pandas as pd
 
 from beyond_adam import project
+from beyond_adam.publishing.artefacts import named
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,7 +76,8 @@ class Measurement:
     def provenance(self) -> str:
         """Where the numbers come from, as captions say it."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.date}, {self.machine}, {threads}, torch {self.torch}"
+        commit = named([(self.commit.rstrip("+"), self.commit.endswith("+"))])
+        return f"{self.date}, {self.machine}, {threads}, torch {self.torch}, commit {commit}"
 
     def table(self, name: str) -> pd.DataFrame:
         """Return one of its tables.

@@ -151,11 +151,12 @@ def _entry(id: str, passport: dict[str, Any]) -> str:
     links = " · ".join(
         f'<a href="{kind}s/{id}.{ending}" download>{ending.upper()}</a>' for ending in endings
     )
+    scale = f"{passport['profile']} profile" if passport["profile"] else "measured once"
     bibtex = (
         f"@misc{{beyond-adam-{id},\n"
         f"  author = {{The Beyond Adam authors}},\n"
         f"  title  = {{Beyond Adam: {kind} {id}}},\n"
-        f"  note   = {{Chapter {passport['chapter']}, {passport['profile']} profile.\n"
+        f"  note   = {{Chapter {passport['chapter']}, {scale}.\n"
         f"    Commit {passport['commit']}{' with changes' if passport['dirty'] else ''}.\n"
         f"    Data SHA-256\n    {passport['data']['sha256']}}}\n}}"
     )
