@@ -43,6 +43,11 @@ def kernel(monkeypatch):
         yield
 
 
+def test_the_default_device_does_not_matter():
+    with torch.device("meta"):
+        _fused_triton.try_out(DEVICE)
+
+
 # ---- the arithmetic ----
 
 

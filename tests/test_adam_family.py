@@ -14,7 +14,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from beyond_adam import reference
@@ -822,6 +824,74 @@ def test_functions_take_the_step_on_the_callers_state(function, cls, own, path):
     with pytest.raises(ValueError, match="exclude each other"):
         function(weights, grads, *state, steps, foreach=True, differentiable=True, **options)
     function([], [], *([] for _ in state), [], **path, **options)
+
+
+@pytest.mark.parametrize("path", [{}, {"foreach": True}, {"fused": True}], ids=name)
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (1, lambda x: x[:1], "grads must be 2, as params are, not 1"),
+        (2, lambda x: x[:1], "exp_avgs must be 2, as params are, not 1"),
+        (3, lambda _: [], "exp_avg_sqs must be 2, as params are, not 0"),
+        (4, lambda _: [], "max_exp_avg_sqs must be 2, as params are, not 0"),
+        (5, lambda x: [*x, x[0]], "inverse_ss must be 2, as params are, not 3"),
+        (6, lambda x: x[:1], "state_steps must be 2, as params are, not 1"),
+        (6, lambda _: [torch.zeros(0)] * 2, "state_steps must be tensors of one number each"),
+    ],
+)
+def test_functions_refuse_lists_that_do_not_fit(path, place, change, message):
+    lists = [[torch.ones(3), torch.ones(3)] for _ in range(6)]
+    lists.append([torch.tensor(0.0), torch.tensor(0.0)])
+    lists[place] = change(lists[place])
+    options = {"beta1": 0.9, "beta2": 0.9, "lr": 0.1, "eps": 1e-3, "weight_decay": 0.1, "p": 1}
+    with pytest.raises(ValueError, match=message):
+        dynamic_padam(*lists, amsgrad=True, **path, **options)
+    if place == 5:  # padam has no such list
+        return
+    del lists[5]
+    with pytest.raises(ValueError, match=message):
+        padam(*lists, amsgrad=True, **path, **options)
+    assert all((w == 1).all() for w in lists[0])
+
+
+@every_path
+@every_class
+def test_the_default_device_does_not_matter(cls, path):
+    weights, twins = some_weights(), some_weights()
+    train(cls(weights, **path), weights, 2)
+    optimizer = cls(twins, **path)
+    for step in range(2):
+        for w, g in zip(twins, some_gradients(twins, step), strict=True):
+            w.grad = g
+        with torch.device("meta"):
+            optimizer.step()
+    assert equal(weights, twins)
+
+
+@every_path
+@every_class
+def test_fake_tensors_are_stepped_without_numbers(cls, path):
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        weights = [torch.ones(3, 4), torch.zeros(5, dtype=torch.bfloat16)]
+        optimizer = cls(weights, **path)
+        for _ in range(2):
+            for w in weights:
+                w.grad = torch.ones_like(w)
+            optimizer.step()
+        assert optimizer.state[weights[1]]["exp_avg"].shape == (5,)
+
+
+@pytest.mark.parametrize("path", [{}, {"foreach": True}, {"fused": True}], ids=name)
+@every_class
+def test_subclasses_of_tensors_are_stepped(cls, path):
+    weights = [TwoTensor(torch.ones(3), 2 * torch.ones(3))]
+    twins = [torch.ones(3), 2 * torch.ones(3)]
+    for w in weights + twins:
+        w.grad = torch.ones_like(w)
+    cls(weights, lr=0.1, **path).step()
+    cls(twins, lr=0.1, foreach=False).step()
+    assert equal([weights[0].a, weights[0].b], twins)
 
 
 @every_class

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -414,6 +415,14 @@ def test_any_layout_gives_the_same_bits(cls, of_weights, of_gradients):
         memory = w.as_strided(flags.shape, (1,), 0)
         assert (memory[flags == 1] == 7.0).all()
     assert any(flags.any() for flags in outside) == (of_weights in (offset, gapped))
+
+
+@pytest.mark.parametrize("lay", [negative, negative_and_dense], ids=lambda f: f.__name__)
+def test_a_weight_whose_memory_holds_its_negative_is_stepped_as_usual(lay):
+    w, twin = lay(draw(3, 4)), draw(3, 4)
+    train(PAdam, [w], [[torch.ones(3, 4)]], lr=0.1)
+    train(PAdam, [twin], [[torch.ones(3, 4)]], lr=0.1)
+    torch.testing.assert_close(w.resolve_neg(), twin)
 
 
 def test_a_gradient_of_one_number_repeated_is_read_as_it_is():
@@ -846,6 +855,14 @@ def test_the_kernel_is_compiled_once_for_each_compiler_and_source(compiler, fres
     assert len(list(folder.iterdir())) == 3
 
 
+def test_threads_that_need_the_kernel_first_compile_it_once(compiler):
+    commands = compiler("sleep 0.2")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: _fused.library(), range(4)))
+    assert all(found)
+    assert len(commands()) == 1
+
+
 @pytest.mark.parametrize("trouble", ["no folder", "not writable"])
 def test_without_a_cache_the_kernel_is_in_a_temporary_folder(trouble, compiler, fresh, tmp_path):
     compiler()
@@ -879,8 +896,8 @@ class Allocations(TorchDispatchMode):
 
 @every_rule
 def test_a_step_makes_no_tensor_but_numbers(cls, options):
-    weights = [draw(100), draw(3, 40).bfloat16(), draw(2, 3, 4, 5)]
-    weights[2] = weights[2].contiguous(memory_format=torch.channels_last)
+    weights = [draw(100), draw(3, 40).bfloat16(), channels_last(draw(2, 3, 4, 5))]
+    weights += [transposed(draw(3, 4)), draw(2, 3, 4).permute(1, 2, 0), draw(1, 3).t()]
     optimizer = cls(weights, lr=torch.tensor(0.1), fused=True, **options)
     for w in weights:
         w.grad = torch.ones_like(w)

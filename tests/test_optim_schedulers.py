@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from beyond_adam.optim import PAdam, decay_groups
 from beyond_adam.optim.schedulers import (
     CosineSchedule,
     ExponentScheduler,
@@ -136,8 +137,10 @@ def test_equal_schedules_are_equal():
     [
         (lambda: LinearSchedule(math.nan, 0, 5), "start must be finite, not nan"),
         (lambda: CosineSchedule(0, math.inf, 5), "end must be finite, not inf"),
-        (lambda: GeometricSchedule(1, 0, 5), "one sign and not be 0, not 1.0 and 0.0"),
-        (lambda: GeometricSchedule(1, -1, 5), "one sign and not be 0, not 1.0 and -1.0"),
+        (lambda: GeometricSchedule(1, 0, 5), "one sign, .* unlike 1.0 and 0.0"),
+        (lambda: GeometricSchedule(0, 1, 5), "one sign, .* unlike 0.0 and 1.0"),
+        (lambda: GeometricSchedule(1, -1, 5), "one sign, .* unlike 1.0 and -1.0"),
+        (lambda: GeometricSchedule(1e-200, 1e200, 5), r"a ratio that is a number, unlike 1e-200"),
         (lambda: LinearSchedule(1, 0, 0), "steps must be at least 1, not 0"),
         (lambda: StepSchedule([1, 2], []), "0 milestones need 1 values, not 2"),
         (lambda: StepSchedule([1, math.nan], [2]), "values must be finite"),
@@ -241,6 +244,27 @@ def test_every_group_follows_also_one_added_later():
     assert [group["exponent"] for group in optimizer.param_groups] == [LINEAR(1)] * 3
     assert [group["initial_exponent"] for group in optimizer.param_groups] == [0.5, 0.3, 0.4]
     assert scheduler.get_last_value() == [LINEAR(1)] * 3
+
+
+def test_groups_that_are_not_named_keep_their_value():
+    optimizer = PAdam(decay_groups(torch.nn.Linear(2, 2), 0.3), weight_decay=0.1)
+    scheduler = HyperparameterScheduler(
+        optimizer, "weight_decay", LinearSchedule(0.3, 0.1, 3), groups=(i for i in [0])
+    )
+    optimizer.add_param_group({"params": [("late", torch.ones(2))], "weight_decay": 0.7})
+    for strength in (0.3, 0.2, 0.1):
+        assert scheduler.get_last_value() == [pytest.approx(strength)]
+        found = [group["weight_decay"] for group in optimizer.param_groups]
+        assert found == [pytest.approx(strength), 0, 0.7]
+        scheduler.step()
+    state = scheduler.state_dict() | {"last_value": [0.25]}
+    scheduler.load_state_dict(state)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0, 0.7]
+    assert ["initial_weight_decay" in group for group in optimizer.param_groups] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_tensors_in_a_group_are_filled_in_place():
@@ -480,6 +504,19 @@ def test_a_group_without_the_option_stops_before_another_changes():
             "the groups have both",
         ),
         (lambda: ExponentScheduler(sgd(), LINEAR, key="lr"), ValueError, "not 'lr'"),
+        (lambda: ExponentScheduler("sgd", LINEAR), TypeError, "str is not an Optimizer"),
+        *(
+            (
+                lambda groups=groups: HyperparameterScheduler(sgd(), "lr", LINEAR, groups=groups),
+                ValueError,
+                message,
+            )
+            for groups, message in [
+                ([1], r"groups must be some of \[0\], not \[1\]"),
+                ([0, -1], r"some of \[0\], not \[0, -1\]"),
+                ([], r"some of \[0\], not \[\]"),
+            ]
+        ),
     ],
 )
 def test_schedulers_that_make_no_sense_are_refused(make, error, message):

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.two_tensor import TwoTensor
 
 from beyond_adam.optim.sparsity import (
     decay_groups,
@@ -150,10 +152,31 @@ def test_a_pattern_that_matches_nothing_is_refused(change):
     assert model.conv.weight.all()
 
 
-def test_a_model_without_weights_is_refused():
+@pytest.mark.parametrize("ask", [decay_groups, sparsity_report, hard_zero])
+def test_a_model_without_weights_is_refused(ask):
     model = nn.Sequential(nn.Linear(2, 2, device="meta"))
-    with pytest.raises(ValueError, match=r"needs a model with weights: 0\.weight is on .* 'meta'"):
-        decay_groups(model, 0.1)
+    with pytest.raises(ValueError, match=r"must have weights, but 0\.weight is on device 'meta'"):
+        ask(model) if ask is sparsity_report else ask(model, 0.1)
+
+
+def test_norms_and_biases_are_spared_whatever_their_shape():
+    model = nn.ModuleDict(
+        {
+            "conv": nn.Conv2d(2, 4, 3),
+            "layer": nn.LayerNorm((4, 8, 8)),
+            "rms": nn.RMSNorm((2, 3)),
+            "attention": nn.MultiheadAttention(4, 2, add_bias_kv=True),
+        }
+    )
+    for p in model.parameters():
+        nn.init.ones_(p)
+    model["unbiased"] = Named(unbiased=torch.ones(2, 2))
+    decayed = ["conv.weight", "attention.in_proj_weight", "attention.out_proj.weight"]
+    decayed.append("unbiased.unbiased")
+    (strength, found), (none, spared) = names(decay_groups(model, 0.1))
+    assert (strength, none) == (0.1, 0)
+    assert sorted(found) == sorted(decayed)
+    assert {"layer.weight", "layer.bias", "rms.weight", "attention.bias_k"} <= set(spared)
 
 
 @pytest.mark.parametrize("model", [nn.ReLU(), nn.Linear(2, 2).requires_grad_(False)])
@@ -179,6 +202,14 @@ def test_there_is_no_warning_without_zeros(params):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_if_frozen(params)
+
+
+def test_tensors_that_need_not_have_numbers_are_left_out():
+    with FakeTensorMode():
+        fake = torch.zeros(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_frozen([fake, TwoTensor(torch.zeros(2), torch.zeros(2))])
 
 
 # --- sparsity_report ---

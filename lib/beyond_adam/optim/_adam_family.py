@@ -86,6 +86,14 @@ def adam_family(
 ) -> None:
     """Take one step of `rule`; `functional` describes the arguments."""
     _check_paths(foreach, fused, differentiable)
+    lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
+    lists |= {"max_exp_avg_sqs": max_exp_avg_sqs} if rule.amsgrad else {}
+    lists |= {"inverse_ss": inverse_ss or []} if rule.beta_s is not None else {}
+    for name, tensors in (lists | {"state_steps": state_steps}).items():
+        if len(tensors) != len(params):
+            raise ValueError(f"{name} must be {len(params)}, as params are, not {len(tensors)}")
+    if any(n != 1 for n in map(Tensor.numel, state_steps)):
+        raise ValueError("state_steps must be tensors of one number each")
     for param, grad in zip(params, grads, strict=True):
         for tensor in (param, grad):
             if tensor.layout != torch.strided or tensor.is_complex():
@@ -372,7 +380,7 @@ def _count(steps: list[Tensor]) -> None:
     """Add 1 to each."""
     if steps[0].is_cpu:
         # Else each of the additions would wrap the number in a tensor of its own.
-        torch._foreach_add_(steps, torch.tensor(1.0), alpha=1.0)
+        torch._foreach_add_(steps, torch.tensor(1.0, device="cpu"), alpha=1.0)
     else:
         torch._foreach_add_(steps, 1)
 
@@ -669,7 +677,8 @@ class AdamFamily(Optimizer):
             if "step" not in state:
                 # On the CPU unless captured: there, reading it does not wait for an accelerator.
                 device = p.device if group["capturable"] else "cpu"
-                state["step"] = torch.zeros((), dtype=_get_scalar_dtype(), device=device)
+                # Not by `zeros`, or it would have no value among fake tensors.
+                state["step"] = torch.tensor(0.0, dtype=_get_scalar_dtype(), device=device)
                 begun.append(p)
             for name, tensors in kept.items():
                 if name not in state:
@@ -706,9 +715,9 @@ class AdamFamily(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         # What `torch.amp.GradScaler` sets for the step.
-        scaler = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")}
-        if scaler["found_inf"]:  # then no state is begun either
+        if getattr(self, "found_inf", None):  # then no state is begun either
             return loss
+        grad_scale = getattr(self, "grad_scale", None)
         for group in self.param_groups:
             params: list[Tensor] = []
             grads: list[Tensor] = []
@@ -739,7 +748,7 @@ class AdamFamily(Optimizer):
                 beta1=beta1,
                 beta2=beta2,
                 **{name: group[name] for name in self.defaults if name != "betas"},
-                **scaler,
+                grad_scale=grad_scale,
             )
         return loss
 

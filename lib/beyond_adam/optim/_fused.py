@@ -22,6 +22,7 @@ from functools import cache, partial
 from itertools import chain, product
 from operator import attrgetter
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -44,6 +45,7 @@ STEPS = torch.float32, torch.float64
 DECAYS = {"none": 0, "previous": 1, "updated": 2, "dynamic": 3}
 LEAST = torch.finfo(torch.float32).tiny
 """A decay pηλ below it is none: in float32 it might vanish, and leave 0 · ∞ at w = 0."""
+_COMPILING = Lock()
 LAYOUTS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
 
@@ -157,7 +159,9 @@ def _call(kernel: Kernel, rule: _Rule, columns: list[list[Tensor]], steps: list[
             for column, copied in zip(columns, dense, strict=True):
                 if column:
                     copied.append(next(copies))
-    if any(map(Tensor.is_neg, dense[1])):  # their memory holds −g
+    if any(map(Tensor.is_neg, everything)):  # their memory holds −x
+        if any(map(Tensor.is_neg, chain(*states))):
+            return False
         dense = [dense[0], [grad.resolve_neg() for grad in dense[1]], *dense[2:]]
     sizes, size = list(map(Tensor.numel, dense[0])), dense[0][0].itemsize
     wanted = [size * n for n in sizes]
@@ -222,7 +226,10 @@ def _dense(slot: tuple[Tensor, ...]) -> bool:
                 break
         else:
             return True
-    return False
+    # Slower, for any other order of the axes, as after a transposition.
+    w = slot[0]
+    order = sorted(range(w.dim()), key=w.stride, reverse=True)
+    return all(tensor.permute(order).is_contiguous() for tensor in slot)
 
 
 def _cpu_kernel(dtype: torch.dtype) -> Kernel | None:
@@ -285,7 +292,8 @@ def _warn(wanted: str) -> None:
 def library() -> ctypes.CDLL | None:
     """Return the compiled kernel; without a compiler that works, warn and return None."""
     try:
-        return ctypes.CDLL(str(_compiled()))
+        with _COMPILING:  # other threads find in the cache what the first has compiled
+            return ctypes.CDLL(str(_compiled()))
     except (OSError, ValueError, subprocess.CalledProcessError) as error:  # of quotes in CXX, too
         reason = getattr(error, "stderr", None) or error
         _warn(f"a C++ compiler that works: {reason}")

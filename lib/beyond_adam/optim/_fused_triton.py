@@ -46,7 +46,8 @@ def try_out(device: str = "cuda") -> None:
     """Step one weight, and raise whatever Triton raises if it does not work."""
     one = torch.ones((), device=device)
     absent, address = [0], [one.data_ptr()]
-    slots = Slots(one.device, [*[address] * 4, absent, absent], [1], [torch.zeros(())])
+    steps = [torch.zeros((), device="cpu")]  # whatever the default device
+    slots = Slots(one.device, [*[address] * 4, absent, absent], [1], steps)
     take_step(_Rule(gradient=1.0, kept=1.0, power=1.0, rest=1.0), slots)
 
 

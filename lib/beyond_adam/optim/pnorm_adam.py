@@ -34,7 +34,7 @@ class PAdam(AdamFamily):
 
     A weight of exactly 0 has factor 0: with ``decay_at="previous"`` it stays 0 as long as it is
     decayed (unless p = 2), so tensors that begin at zero never train. Their first step warns of it
-    (unless it may be captured in a CUDA graph). Give biases and norms a group with
+    (unless it is compiled, or may be captured in a CUDA graph). Give biases and norms a group with
     ``weight_decay=0`` and ``lambda_2=0``, as is usual anyway; `decay_groups` makes such groups. For
     p ≤ 1 small weights go to zero, for p < 1 faster than any geometric sequence and at p = 1 like
     one, until they underflow; for 1 < p ≤ 2 they shrink to a size at which the loss holds them.

@@ -48,7 +48,8 @@ class RuleOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, with the rule's hyperparameters where it names no others."""
-        self._rule(param_group)
+        if isinstance(param_group, dict):  # or it is refused below
+            self._rule(param_group)
         super().add_param_group(param_group)
 
     def _rule(self, group: dict[str, Any]) -> Rule:

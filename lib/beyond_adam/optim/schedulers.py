@@ -4,7 +4,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ class GeometricSchedule(_Ramp):
     Parameters
     ----------
     start, end
-        First and last value, finite, not 0, and of one sign.
+        First and last value, finite, not 0, of one sign, and not more than 1e308 times apart.
     steps
         Number of epochs that it covers, both ends included; at least 1. With 1 it gives `start` at
         epoch 0 and `end` after it.
@@ -113,9 +113,10 @@ class GeometricSchedule(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.start * self.end > 0:
+        if not (self.start and 0 < self.end / self.start < math.inf):
             raise ValueError(
-                f"start and end must have one sign and not be 0, not {self.start} and {self.end}"
+                "start and end must have one sign, not be 0, and have a ratio that is a number, "
+                f"unlike {self.start} and {self.end}"
             )
 
     def _way(self, time: float) -> float:
@@ -195,14 +196,14 @@ def _checked_ahead(key: str, schedule: Callable[[int], float]) -> Callable[[int]
 
 
 class HyperparameterScheduler:
-    """Set one hyperparameter of every parameter group to a function of the epoch.
+    """Set one hyperparameter of the parameter groups to a function of the epoch.
 
     It behaves as PyTorch's learning-rate schedulers do: the constructor takes the first step, each
     group keeps the value it had before as ``initial_<key>``, a tensor in a group is filled in place
     (so that a compiled optimizer step need not be traced again), and `step` is called after the
     optimizer's, once an epoch or once a batch. Schedulers of different hyperparameters work side by
-    side. The schedule gives the value itself, not a factor, and the same one for all groups; a
-    group that is added later follows from the next step on.
+    side. The schedule gives the value itself, not a factor, and the same one for all groups that it
+    is for; one that is added later follows from the next step on, unless `groups` are given.
 
     Parameters
     ----------
@@ -216,6 +217,9 @@ class HyperparameterScheduler:
     last_epoch
         Epoch that came before the first step; −1, the default, for a new run. A run can also be
         resumed by `load_state_dict`, which sets it.
+    groups
+        Numbers of the groups that are scheduled, as ``[0]`` for ``weight_decay`` with the groups of
+        `decay_groups`, whose second one is not to be decayed. None: all of them.
 
     Raises
     ------
@@ -225,7 +229,8 @@ class HyperparameterScheduler:
         If `optimizer` is not an optimizer, `schedule` not callable, or the hyperparameter not a
         number.
     ValueError
-        If `last_epoch` is less than −1, or if a value is out of the range of the hyperparameter:
+        If `last_epoch` is less than −1, if there is no group of a number in `groups`, or no number
+        in it, or if a value is out of the range of the hyperparameter:
         [0, 1] for ``exponent``, (0, 1/2] for ``partial``, (0, 2] for ``p``, [0, ∞) for ``lr``,
         ``weight_decay`` and ``lambda_2``, and finite for any other. The four schedules of this
         module are checked at once as a whole, other functions step by step; nothing is changed
@@ -251,6 +256,8 @@ class HyperparameterScheduler:
         key: str,
         schedule: Callable[[int], float],
         last_epoch: int = -1,
+        *,
+        groups: Iterable[int] | None = None,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -262,8 +269,12 @@ class HyperparameterScheduler:
         self.key = key
         self.schedule = _checked_ahead(key, schedule)
         self.last_epoch = last_epoch
+        self.groups = None if groups is None else tuple(map(operator.index, groups))
+        there = range(len(optimizer.param_groups))
+        if self.groups is not None and not (self.groups and set(there).issuperset(self.groups)):
+            raise ValueError(f"groups must be some of {[*there]}, not {[*self.groups]}")
         if last_epoch >= 0:
-            for number, group in enumerate(optimizer.param_groups):
+            for number, group in self._scheduled():
                 if f"initial_{key}" not in group:
                     raise KeyError(
                         f"param_groups[{number}] has no 'initial_{key}', which resuming with "
@@ -275,8 +286,7 @@ class HyperparameterScheduler:
         """Go to the next epoch and set the hyperparameter of every group to its value there."""
         epoch = self.last_epoch + 1
         value = _checked(self.key, self.schedule(epoch), epoch)
-        groups = self.optimizer.param_groups
-        for number, group in enumerate(groups):
+        for number, group in self._scheduled():
             if self.key not in group:
                 raise KeyError(f"param_groups[{number}] has no {self.key!r} to be scheduled")
             old = group[self.key]
@@ -285,9 +295,14 @@ class HyperparameterScheduler:
         self.last_epoch = epoch
         self._set(value)
 
+    def _scheduled(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the groups that are scheduled, with their numbers."""
+        every = enumerate(self.optimizer.param_groups)
+        return [(i, group) for i, group in every if self.groups is None or i in self.groups]
+
     def _set(self, value: float) -> None:
-        groups = self.optimizer.param_groups
-        for group in groups:
+        groups = self._scheduled()
+        for _, group in groups:
             old = group[self.key]
             if isinstance(old, Tensor):
                 group.setdefault(f"initial_{self.key}", old.clone())
@@ -298,7 +313,7 @@ class HyperparameterScheduler:
         self._last_value = [value] * len(groups)
 
     def get_last_value(self) -> list[float]:
-        """Return the value last set in each group."""
+        """Return the value last set in each group that is scheduled."""
         return list(self._last_value)
 
     def state_dict(self) -> dict[str, Any]:
@@ -374,16 +389,16 @@ class ExponentScheduler(HyperparameterScheduler):
         *,
         key: str | None = None,
     ) -> None:
-        if key is None:
+        if key is None and isinstance(optimizer, Optimizer):  # anything else is refused below
             groups = optimizer.param_groups
             keys = [k for k in ("exponent", "partial") if all(k in group for group in groups)]
             if len(keys) != 1:
                 has = "both" if keys else "none"
                 raise ValueError(f"give key 'exponent' or 'partial': the groups have {has}")
             key = keys[0]
-        elif key not in ("exponent", "partial"):
+        elif key not in (None, "exponent", "partial"):
             raise ValueError(f"key must be 'exponent' or 'partial', not {key!r}")
-        super().__init__(optimizer, key, schedule, last_epoch)
+        super().__init__(optimizer, str(key), schedule, last_epoch)
 
 
 class PNormScheduler(HyperparameterScheduler):

@@ -14,16 +14,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+"""Modules whose weights are scales of units; the first are batch and instance norms."""
+
 
 def decay_groups(
     model: nn.Module, weight_decay: float, *, skip: str | Iterable[str] = (), **options: Any
 ) -> list[dict[str, Any]]:
     """Split the parameters of a model into groups with and without weight decay.
 
-    Not decayed are biases, the parameters of norms and all others of at most one dimension; tensors
-    whose entries are all 0 now, as the second factor of a low-rank adapter, because a p-norm decay
-    with p < 2 would keep them there for ever; and what `skip` names. All others are decayed,
-    embeddings too. Frozen parameters (``requires_grad=False``) are left out.
+    Not decayed are parameters whose own name begins with ``bias``, those of torch's norms and all
+    others of at most one dimension; tensors whose entries are all 0 now, as the second factor of a
+    low-rank adapter, because a p-norm decay with p < 2 would keep them there for ever; and what
+    `skip` names. All others are decayed, embeddings too. Frozen parameters
+    (``requires_grad=False``) are left out.
+
+    So the groups depend on the weights. To resume a run, call it on the model as it was initialised
+    and load the weights after that, or the groups may not be those of the optimizer's checkpoint.
 
     Parameters
     ----------
@@ -56,13 +63,15 @@ def decay_groups(
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ValueError("the model has no parameter that requires a gradient")
-    if empty := [name for name, p in named if p.is_meta]:
-        raise ValueError(f"decay_groups needs a model with weights: {empty[0]} is on device 'meta'")
+    _check_weights(named)
     zero = _all_zero([p for _, p in named])
+    norms = [module for module in model.modules() if isinstance(module, NORMS)]
+    of_norms = {p for norm in norms for p in norm.parameters(recurse=False)}
     decayed: list[tuple[str, nn.Parameter]] = []
     spared: list[tuple[str, nn.Parameter]] = []
     for (name, p), is_zero in zip(named, zero, strict=True):
-        exempt = p.ndim <= 1 or is_zero or p in skipped
+        bias = name.rpartition(".")[2].startswith("bias")
+        exempt = p.ndim <= 1 or bias or is_zero or p in of_norms or p in skipped
         (spared if exempt else decayed).append((name, p))
     free = {**options, "weight_decay": 0.0, **({"lambda_2": 0.0} if "lambda_2" in options else {})}
     groups = [
@@ -78,9 +87,11 @@ def warn_if_frozen(params: Iterable[Tensor]) -> None:
     Parameters
     ----------
     params
-        The tensors that a p-norm decay with p < 2 is to multiply by a factor that is 0 at 0.
+        The tensors that a p-norm decay with p < 2 is to multiply by a factor that is 0 at 0. Of
+        tensor subclasses only DTensors are looked into: others need not have numbers to show.
     """
-    zero = _all_zero([p for p in params if p.numel() and not p.is_meta])
+    plain = [p for p in params if type(p) in (Tensor, nn.Parameter) or hasattr(p, "full_tensor")]
+    zero = _all_zero([p for p in plain if p.numel() and not p.is_meta])
     if any(zero):
         warnings.warn(
             f"{sum(zero)} of {len(zero)} tensors to be decayed with p < 2 are all zeros: such a "
@@ -201,7 +212,7 @@ def sparsity_report(
     Parameters
     ----------
     model
-        The model, on any devices; frozen parameters are counted too, shared ones once.
+        The model; frozen parameters are counted too, shared ones once.
     thresholds
         Thresholds t of |w| ≤ t, finite and at least 0; t is rounded to the type of the weights, as
         PyTorch's comparisons do. NaN is not small.
@@ -209,12 +220,14 @@ def sparsity_report(
     Raises
     ------
     ValueError
-        If there is no threshold, or one out of its range.
+        If there is no threshold, or one out of its range, or if the model is on the meta device,
+        where there are no weights.
     """
     levels = tuple(_checked(threshold) for threshold in thresholds)
     if not levels:
         raise ValueError("thresholds must not be empty")
     named = list(model.named_parameters())
+    _check_weights(named)
     numbers = _to_host([_small(p, levels) for _, p in named])
     n = len(levels)
     rows = [
@@ -252,10 +265,12 @@ def hard_zero(model: nn.Module, threshold: float, *, skip: str | Iterable[str] =
     Raises
     ------
     ValueError
-        If the threshold is out of its range, or a pattern matches no parameter.
+        If the threshold is out of its range, if a pattern matches no parameter, or if the model is
+        on the meta device, where there are no weights.
     """
     threshold = _checked(threshold)
     skipped = _matching(model, skip)
+    _check_weights(model.named_parameters())
     counts = []
     for p in model.parameters():
         if p not in skipped:
@@ -270,6 +285,12 @@ def _checked(threshold: float) -> float:
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold must be finite and at least 0, not {threshold}")
     return float(threshold)
+
+
+def _check_weights(named: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise ValueError for a parameter without weights."""
+    if empty := [name for name, p in named if p.is_meta]:
+        raise ValueError(f"the model must have weights, but {empty[0]} is on device 'meta'")
 
 
 def _matching(model: nn.Module, patterns: str | Iterable[str]) -> set[Tensor]:
