@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from beyond_adam import project
 from beyond_adam.experiments import agreement, race
 from beyond_adam.landscapes import ROSENBROCK
 from beyond_adam.optim import twin
 from beyond_adam.reference import RULES, Adam
+from beyond_adam.workflow import runs
 
 
 def test_rules_and_their_twins_part_by_rounding_only():
@@ -55,3 +57,8 @@ def test_twins_exist_for_the_rules_only():
 
     with pytest.raises(ValueError, match="Unheard"):
         twin(Unheard(), [torch.zeros(1, requires_grad=True)])
+
+
+def test_every_archived_run_is_one_that_an_experiment_declares():
+    declared = {entry.run.name for entry in runs.declared("paper")}
+    assert {folder.name for folder in project.archive().iterdir()} <= declared

@@ -1,9 +1,11 @@
 """The command beyond-adam, and what the book does with the runs that it archives."""
 
-import functools
+import contextlib
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 import tomllib
@@ -16,7 +18,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from beyond_adam import dependencies, project, provenance
+from beyond_adam import project, provenance
 from beyond_adam.experiments import fashion_mnist, race, store
 from beyond_adam.models import image_mlp
 from beyond_adam.publishing.chapter import Chapter
@@ -57,14 +59,6 @@ def declared(profile):
 SLOW, FAST, WILD = (declared("smoke")[number].run for number in (0, 2, 4))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _code_is_read_once():
-    read = functools.cache(dependencies.closure)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dependencies, "closure", lambda names: dict(read(frozenset(names))))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     """Make a project whose experiments are small."""
@@ -72,7 +66,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "requirements.lock").write_text("numpy==0\n")
     monkeypatch.setenv("BEYOND_ADAM_ROOT", str(tmp_path))
     monkeypatch.delenv("BEYOND_ADAM_BUILD", raising=False)
-    monkeypatch.setattr(provenance, "commit", lambda: ("c0ffee" * 6, True))
+    monkeypatch.setattr(provenance, "commit", lambda **_: ("c0ffee" * 6, True))
     monkeypatch.setattr(runs, "declared", declared)
     monkeypatch.setattr(runs, "keep_freed_memory", lambda: None)  # for the rest of the process
     threads = torch.get_num_threads()
@@ -205,7 +199,7 @@ class TestRun:
                 assert re.match(r"error: wild: too fast, seed 0: the loss was (inf|nan) at", err)
                 assert len(err.splitlines()) == 1
             assert trained == [name]
-            [_, state] = states("--name", name, profile=profile)["wild: too fast, seed 0"]
+            [state] = states("--name", name, profile=profile)["wild: too fast, seed 0"]
             assert state.startswith("failed: the loss was ")
         assert not project.archive().exists()
 
@@ -285,17 +279,19 @@ class TestJobs:
         """Run in this process what would be run in others; return their commands."""
         lock, commands = threading.Lock(), []
 
+        @contextlib.contextmanager
         def start(command, env):
             interpreter, option, module, *arguments = command
             assert (interpreter, option, module) == (sys.executable, "-m", runs_module)
             with lock:
                 commands.append((arguments, env["OMP_NUM_THREADS"]))
-                return SimpleNamespace(returncode=runs.main(arguments))
+                status = runs.main(arguments)
+            yield SimpleNamespace(wait=lambda: status, terminate=lambda: None)
 
         runs_module = runs.__name__
         # As it is under `python -m`.
         monkeypatch.setattr(runs, "__name__", "__main__")
-        monkeypatch.setattr(runs.subprocess, "run", start)
+        monkeypatch.setattr(runs.subprocess, "Popen", start)
         return commands
 
     def test_every_run_is_a_process_with_its_part_of_the_cores(
@@ -328,9 +324,37 @@ class TestJobs:
         assert len(started) == len(trained) == 3
         assert err.splitlines()[-1] == "error: 1 of 3 runs failed: wild: too fast, seed 0"
 
+    def test_nor_does_it_without_processes(self, command, trained):
+        status, out, err = command("run", "wild", "toy", "--seed", "0", "--quiet")
+        assert status == 1
+        assert len(trained) == 3
+        assert "%" not in next(line for line in out.splitlines() if line.startswith("wild: too"))
+        first, last = err.splitlines()
+        assert first.startswith("error: wild: too fast, seed 0: the loss was ")
+        assert last == "error: 1 of 3 runs failed: wild: too fast, seed 0"
+
     def test_a_single_run_needs_no_process(self, command, started):
         assert command("run", "--name", FAST.name, "--jobs", "4", "--quiet")[0] == 0
         assert started == []
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+    def test_what_is_interrupted_ends_its_processes_and_begins_no_more(
+        self, command, monkeypatch, number
+    ):
+        begun, sleep, popen = [], [sys.executable, "-c", "input()"], subprocess.Popen
+
+        def start(*_, **__):
+            begun.append(popen(sleep, stdin=subprocess.PIPE))
+            if len(begun) == 2:
+                os.kill(os.getpid(), number)
+            return begun[-1]
+
+        monkeypatch.setattr(runs.subprocess, "Popen", start)
+        before = signal.getsignal(number)
+        status, _, err = command("run", "toy", "wild", "--jobs", "2")
+        assert (status, err) == (130, "interrupted: what has been trained is kept\n")
+        assert signal.getsignal(number) is before
+        assert [process.wait(60) for process in begun] == [-signal.SIGTERM] * 2
 
     @pytest.mark.parametrize("jobs", ["0", "-1"])
     def test_jobs_are_positive(self, command, jobs):
@@ -652,7 +676,7 @@ def test_what_is_too_much_for_a_caption_stands_in_the_report(published, origin):
 def test_results_of_this_build_have_no_origin(published):
     passports, pages = published(None)
     assert [passport["origin"] for passport in passports] == [[], []]
-    assert all("quick profile · something else · seeds 9" in page for page in pages)
+    assert all("quick profile · something else · seed 9" in page for page in pages)
 
 
 def test_only_what_reads_records_depends_on_the_archived_runs(root):

@@ -260,7 +260,8 @@ def test_what_has_no_name_of_its_module_is_refused(field, kind):
             "schedules move weight_decay of all parameters: decay must be 'all'",
         ),
         ({"options": {"lr": torch.tensor(0.1)}}, r"tensor\(0.1000\) cannot be written down"),
-        ({"batch": np.int64(3)}, r"np.int64\(3\) cannot be written down"),
+        ({"batch": 2.5}, "batch must be a whole number, not 2.5"),
+        ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"model_options": {"sizes": {3}}}, r"\{3\} cannot be written down, being of .*set"),
     ],
     # Without addresses of functions: all processes that run the tests have to call them the same.
@@ -346,6 +347,29 @@ def test_all_parameters_are_decayed_or_those_of_matrices(optimizer):
     model, made = built(optimizer=optimizer, options=options, decay="all")
     [group] = made.param_groups
     assert (group["weight_decay"], group["params"]) == (0.3, list(model.parameters()))
+
+
+@pytest.mark.parametrize(("optimizer", "default"), [(AdamW, 0.01), (SGD, 0), (PAdam, 0.01)])
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+def test_a_decay_that_is_not_given_is_the_optimizers_own(optimizer, default, decay):
+    _, made = built(optimizer=optimizer, options={"lr": 0.1}, decay=decay)
+    assert made.param_groups[0]["weight_decay"] == default
+
+
+def test_steps_are_not_fused_where_another_way_is_asked_for():
+    _, made = built(optimizer=PAdam, options={"foreach": True})
+    assert (made.defaults["foreach"], made.defaults["fused"]) == (True, None)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    options = {"lr": np.float32(0.25), "betas": (np.float64(0.5), 0.75), "eps": 1e-8}
+    run = replace(PLAIN, options=options, epochs=np.int64(3))
+    plain = replace(PLAIN, options={"lr": 0.25, "betas": (0.5, 0.75), "eps": 1e-8}, epochs=3)
+    assert (run, run.digest) == (plain, plain.digest)
+    numbers = (run.options["lr"], run.options["betas"][0], run.epochs)
+    assert [type(number) for number in numbers] == [float, float, int]
+    sizes = replace(PLAIN, model_options={"sizes": [np.int64(3), 4]}).model_options["sizes"]
+    assert [type(size) for size in sizes] == [int, int]
 
 
 @pytest.mark.parametrize(

@@ -540,6 +540,22 @@ def test_a_run_that_is_over_is_not_trained_again(tmp_path, monkeypatch):
     assert segment == {"commit": "a", "first": 1, "last": 2}
 
 
+def test_a_run_is_taken_up_in_the_way_of_this_machine(tmp_path, monkeypatch):
+    run = definition(optimizer=PAdam, options={"lr": np.float64(0.01)})
+    train(run, tmp_path, until=1)
+    made, build = [], Definition.build_optimizer
+
+    def elsewhere(*args):
+        made.append(build(*args))
+        made[0].param_groups[0] |= {"fused": False, "foreach": True}
+        return made[0]
+
+    monkeypatch.setattr(Definition, "build_optimizer", elsewhere)
+    assert len(train(run, tmp_path).epochs) == 2
+    ways = [(group["fused"], group["foreach"]) for group in made[0].param_groups]
+    assert ways == [(False, True), (True, None)]
+
+
 def test_a_folder_with_checkpoints_of_another_run_is_refused(tmp_path):
     train(definition(seed=1), tmp_path, until=1)
     with pytest.raises(ValueError, match=f"has checkpoints of {definition(seed=1).name}, not of "):

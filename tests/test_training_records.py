@@ -2,11 +2,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib
 import json
 import shutil
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from beyond_adam.data import load
 from beyond_adam.models import image_mlp
 from beyond_adam.training import (
     Definition,
+    Pruning,
     Record,
     collect,
     confirm,
@@ -58,7 +62,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("BEYOND_ADAM_ROOT", str(tmp_path))
     monkeypatch.setenv("BEYOND_ADAM_BUILD", str(tmp_path / "build"))
     # Not asked of git, which is asked only once for all tests.
-    monkeypatch.setattr(records.provenance, "commit", lambda: ("c0ffee", False))
+    monkeypatch.setattr(records.provenance, "commit", lambda **_: ("c0ffee", False))
     return tmp_path
 
 
@@ -184,6 +188,45 @@ def test_code_that_changed_makes_a_record_be_computed_again(trainings, change):
     assert record.changes() == []
     assert names(folder) == FILES
     perform(RUN)
+    assert len(trainings) == 2
+
+
+def test_hashes_are_those_of_the_code_in_memory(monkeypatch):
+    then = records.modules(RUN)
+    monkeypatch.setattr(dependencies, "closure", lambda _: pytest.fail("read again"))
+    assert records.modules(RUN) == then
+
+
+def test_a_model_of_ones_own_counts(tmp_path, monkeypatch, trainings):
+    file = tmp_path / "own_model.py"
+    file.write_text(
+        "from beyond_adam.models import image_mlp\ndef net(sizes):\n    return image_mlp(sizes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_model", raising=False)
+    run = replace(RUN, model=importlib.import_module("own_model").net)
+    assert records.modules(run)["own_model"] == dependencies.code_digest(file.read_text())
+    perform(run)
+    file.write_text(file.read_text() + "x = 1\n")
+    assert perform(run).changes() == []  # the code in memory is still the one that ran
+    records._others.cache_clear()
+    assert find(run).changes() == ["own_model"]
+    perform(run)
+    assert trainings == [run, run]
+
+
+def test_a_model_without_a_file_is_another_in_each_process(monkeypatch, trainings):
+    def net(sizes):
+        return image_mlp(sizes)
+
+    net.__module__, net.__qualname__ = "cell", "net"
+    monkeypatch.setitem(sys.modules, "cell", ModuleType("cell"))
+    run = replace(RUN, model=net)
+    perform(run)
+    perform(run)
+    assert len(trainings) == 1
+    records._others.cache_clear()  # as a new process has it
+    perform(run)
     assert len(trainings) == 2
 
 
@@ -389,6 +432,12 @@ def test_results_that_code_that_changed_repeats_are_confirmed(root, change, trai
     assert len(trainings) == 2
 
 
+def test_a_run_that_prunes_is_repeated_until_it_has_pruned():
+    record = perform(replace(RUN, epochs=4, pruning=Pruning(0.5, 2, 3)))
+    assert confirm(record).content["confirmed"]["epochs"] == 3
+    assert confirm(record, epochs=4).content["confirmed"]["epochs"] == 4
+
+
 def test_what_was_measured_can_be_confirmed_if_the_weights_are_there(monkeypatch):
     whole = put_away(perform(replace(RUN, epochs=3)), weights=True)
     monkeypatch.setattr(records, "_probes", lambda: "another")
@@ -582,7 +631,7 @@ def test_tables_of_many_runs_are_one():
 
 def test_provenance_is_a_line_for_each_segment(change, monkeypatch):
     train(RUN, records.working(RUN), origin=records.origin(RUN, "cpu"), until=1)
-    monkeypatch.setattr(records.provenance, "commit", lambda: ("decade", True))
+    monkeypatch.setattr(records.provenance, "commit", lambda **_: ("decade", True))
     found = {("SGD", 0): put_away(perform(RUN), weights=False)}
     found["SGD", 1] = perform(RUNS["SGD", 1])
     change("beyond_adam.models.mlp")

@@ -98,8 +98,6 @@ METHODS = {
 }
 TOKENS = {"+": "-", "-": "+", "*": "/", "/": "*", "<=": ">", ">": "<=", "<": ">=", "==": "!="}
 FUNCTIONS_CPP = {"std::sqrt": "std::abs", "std::log2": "std::abs", "std::floor": "std::ceil"}
-OPERATOR = re.compile(r" (<=|==|[-+*/<>])(=?) (?!\*)|(?<![\w.])-(?=[\w.])")
-NUMBER = re.compile(r"(?<![\w.])(0x\w+|\d+\.?\d*(?:e-?\d+)?)(f?)(?![\w.])")
 FUNCTION = re.compile("|".join(FUNCTIONS_CPP))
 
 

@@ -24,13 +24,19 @@ def _git(*arguments: str) -> str | None:
 
 
 @functools.cache
-def commit() -> tuple[str, bool]:
+def commit(but: str = "") -> tuple[str, bool]:
     """Return the commit that is checked out, and whether the working tree differs from it.
 
     Outside a git checkout (an unpacked archive) the commit is ``"unknown"`` and counts as dirty.
+
+    Parameters
+    ----------
+    but
+        Path of a folder in the checkout that does not count.
     """
     head = _git("rev-parse", "HEAD")
-    return (head, bool(_git("status", "--porcelain"))) if head else ("unknown", True)
+    counted = ["--", ".", f":(exclude){but}"] if but else []
+    return (head, bool(_git("status", "--porcelain", *counted))) if head else ("unknown", True)
 
 
 @functools.cache

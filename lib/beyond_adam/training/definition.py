@@ -6,10 +6,12 @@ import hashlib
 import inspect
 import json
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -165,11 +167,18 @@ class Definition:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augmentation", tuple(self.augmentation))
+        for name in ("options", "model_options"):
+            object.__setattr__(self, name, _without_numpy(getattr(self, name)))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 allowed = ", ".join(known)
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("validation", 0)):
+            try:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            except TypeError:
+                value = getattr(self, name)
+                raise ValueError(f"{name} must be a whole number, not {value!r}") from None
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.label_smoothing < 1:
@@ -228,15 +237,15 @@ class Definition:
 
     def build_optimizer(self, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
         """Return the optimizer of a model on a device, with its fused step if it has one there."""
-        options = dict(self.options)
-        if "fused" in inspect.signature(self.optimizer).parameters:
+        options, known = dict(self.options), inspect.signature(self.optimizer).parameters
+        if "fused" in known and not options.get("foreach"):
             # Our own kernel for GPUs has not run on one yet.
             fused = device.type == "cpu" or self.optimizer.__module__.startswith("torch.")
             options.setdefault("fused", fused)
         if self.decay == "all":
             return self.optimizer(model.parameters(), **options)
-        decays = {"weight_decay": 0.0, **{k: options.pop(k) for k in DECAYS if k in options}}
-        return self.optimizer(decay_groups(model, **decays), **options)
+        decays = {k: options.pop(k, known[k].default) for k in DECAYS if k in known}
+        return self.optimizer(decay_groups(model, **({"weight_decay": 0.0} | decays)), **options)
 
 
 @contextlib.contextmanager
@@ -247,6 +256,17 @@ def _float32() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return a value without NumPy's numbers, which checkpoints cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _without_numpy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_numpy(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_without_numpy(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _named(kind: Callable[..., Any]) -> str:

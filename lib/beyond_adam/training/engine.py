@@ -32,6 +32,9 @@ from beyond_adam.training.definition import Definition, Penalty
 THRESHOLDS: Final = (0.0, 1e-13, 1e-11, 1e-9, 1e-8, 1e-6, 1e-4, 1e-3)
 """Sizes up to which weights are counted after every epoch."""
 
+WAYS: Final = ("foreach", "fused")
+"""Options of optimizers that say how a step is taken."""
+
 EVALUATED_AT_ONCE: Final = 1000
 """Number of examples of a batch that is only looked at."""
 
@@ -257,7 +260,11 @@ def train(
         if (other := state["run"]) != run.name:
             raise ValueError(f"{folder} has checkpoints of {other}, not of {run.name}")
         model.load_state_dict(state["model"])
+        # How a step is taken is a matter of this device, not of the one where it was begun.
+        ways = [{k: v for k, v in g.items() if k in WAYS} for g in optimizer.param_groups]
         optimizer.load_state_dict(state["optimizer"])
+        for group, way in zip(optimizer.param_groups, ways, strict=True):
+            group.update(way)
         outcome.epochs, outcome.layers = state["epochs"], state["layers"]
         outcome.segments, outcome.failure = state["segments"], state["failure"]
     segment = {**(origin or {}), "first": done + 1, "last": done, "seconds": 0.0}

@@ -11,9 +11,12 @@ import fcntl
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +36,8 @@ MODULES: Final = ("beyond_adam.training.engine",)
 """Modules that every run depends on, besides those that its definition names."""
 
 LOCK: Final = "requirements.lock"
+ARCHIVE: Final = "data/runs"
+"""What a run may find changed in a checkout, since runs are put there: no result depends on it."""
 PROBES: Final = probes.__name__
 WEIGHTS: Final = "weights.safetensors"
 
@@ -118,16 +123,35 @@ class Record:
 
 
 def modules(run: Definition) -> dict[str, str]:
-    """Return the modules of this package that a run depends on, with their hashes."""
+    """Return the modules that a run depends on, with their hashes; those of packages do not count.
+
+    In one process the hashes stay what they first were, as does the code that has been imported.
+    """
     own = {name for name in run.modules if name.split(".")[0] == "beyond_adam"}
-    return dependencies.closure([*MODULES, *own])
+    others = {name for name in run.modules - own if name.split(".")[0] != "torch"}
+    return _closure(frozenset({*MODULES, *own})) | {name: _others(name) for name in others}
+
+
+@cache
+def _closure(names: frozenset[str]) -> dict[str, str]:
+    return dependencies.closure(names)
+
+
+@cache
+def _others(name: str) -> str:
+    """Return the hash of a module outside this package.
+
+    Of one without a file, as the cells of a notebook, no other process has the same.
+    """
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return dependencies.code_digest(Path(file).read_text()) if file else uuid.uuid4().hex
 
 
 def origin(
     run: Definition, device: str | torch.device, *, compiled: bool = False
 ) -> dict[str, Any]:
     """Return what is kept of the circumstances of a run: code, data, versions, and hardware."""
-    commit, dirty = provenance.commit()
+    commit, dirty = provenance.commit(but=ARCHIVE)
     return {
         "commit": commit,
         "dirty": dirty,
@@ -164,6 +188,7 @@ def _lock() -> str:
     return dependencies.digest((project.root() / LOCK).read_bytes())
 
 
+@cache
 def _probes() -> str:
     return dependencies.code_digest(Path(probes.__file__).read_text())
 
@@ -248,10 +273,12 @@ def perform(
             if kept or _holds(record):
                 return record
             shutil.rmtree(record.folder)
-        elif fresh:
-            _, begun = checkpoints.newest(working(run)) or (0, {"segments": ()})
-            if not _agree(begun["segments"], _basis(run)):
-                checkpoints.remove(working(run))
+        elif (
+            fresh
+            and (begun := checkpoints.newest(working(run)))
+            and not _agree(begun[1]["segments"], _basis(run))
+        ):
+            checkpoints.remove(working(run))
         return _trained(run, torch.device(device), show=show, compiled=compiled)
 
 
@@ -272,7 +299,7 @@ def _trained(run: Definition, device: torch.device, *, show: bool, compiled: boo
         "digest": run.digest,
         "definition": run.as_json(),
         "failure": outcome.failure,
-        "fingerprint": load_data(run.data).fingerprint,
+        "fingerprint": circumstances["fingerprint"],
         "parameters": sum(p.numel() for p in outcome.model.parameters()),
         "last": outcome.epochs[-1],
         "tables": sorted(tables),
@@ -417,7 +444,8 @@ def confirm(record: Record, epochs: int = 2) -> Record:
     record
         The record, of a run on a CPU; if the epochs agree it is written again.
     epochs
-        How many of them.
+        How many of them; of a run that prunes at least all up to the first after which something is
+        removed.
 
     Returns
     -------
@@ -439,7 +467,9 @@ def confirm(record: Record, epochs: int = 2) -> Record:
             f"{record.run.name}: was trained on a processor {processors[0]!r}, whose last bits "
             f"cannot be expected of this one, {processors[1]!r}"
         )
-    commit, dirty = provenance.commit()
+    commit, dirty = provenance.commit(but=ARCHIVE)
+    pruning = record.run.pruning
+    epochs = max(epochs, pruning.first + 1 if pruning else 0)
     hashes = {**modules(record.run), LOCK: _lock()}
     torch.set_num_threads(before["threads"])
     try:

@@ -5,6 +5,7 @@ import ctypes
 import importlib
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -105,7 +106,7 @@ def list_runs(options: argparse.Namespace) -> None:
 
 def _result(record: Record | None) -> str:
     """Return the test accuracy in per cent or, of a model that predicts numbers, the test loss."""
-    if record is None:
+    if record is None or record.content["failure"]:
         return ""
     last = record.content["last"]
     if "test_accuracy" in last:
@@ -120,8 +121,16 @@ def run(options: argparse.Namespace) -> None:
     # Experiments may share a run, which must not be trained by two jobs at once.
     entries = list({entry.run.name: entry for entry in chosen(options)}.values())
     if options.jobs == 1 or len(entries) == 1:
+        wrong = []
         for entry in entries:
-            _train(entry, options)
+            try:
+                _train(entry, options)
+            except (CommandError, ValueError, OSError) as error:
+                if len(entries) == 1:
+                    raise
+                wrong.append(entry.label)
+                print(f"error: {error}", file=sys.stderr, flush=True)
+        _check_none(wrong, entries)
         return
     threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
 
@@ -132,11 +141,28 @@ def run(options: argparse.Namespace) -> None:
         command += ["--profile", options.profile, "--device", options.device, "--quiet"]
         command += ["--compile"] if options.compile else []
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, env=environment)
-        return entry.label if done.returncode else ""
+        with subprocess.Popen(command, env=environment) as process:
+            processes.append(process)
+            return entry.label if process.wait() else ""
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [label for label in pool.map(job, entries) if label]
+    processes: list[subprocess.Popen[bytes]] = []
+    pool = ThreadPoolExecutor(options.jobs)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _check_none([label for label in pool.map(job, entries) if label], entries)
+    finally:  # if this one is interrupted, the others end too
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_none(failed: list[str], entries: list[Entry]) -> None:
+    """Raise CommandError if any run failed."""
     if failed:
         raise CommandError(f"{len(failed)} of {len(entries)} runs failed: {'; '.join(failed)}")
 
@@ -183,10 +209,12 @@ def show(options: argparse.Namespace) -> None:
             _print({key: record.content[key] for key in ("fingerprint", "parameters", "last")})
             for number, segment in enumerate(record.content["segments"], 1):
                 _print({f"segment {number}": _without_hashes(segment)})
+            if confirmed := record.content.get("confirmed"):
+                _print({"confirmed": _without_hashes(confirmed)})
 
 
 def confirm_runs(options: argparse.Namespace) -> None:
-    """Repeat the first two epochs of the chosen runs whose code has changed, and compare them."""
+    """Repeat the first epochs of the chosen runs whose code has changed, and compare them."""
     keep_freed_memory()
     failed = []
     for entry in chosen(options):
@@ -203,7 +231,8 @@ def confirm_runs(options: argparse.Namespace) -> None:
 
 
 def _without_hashes(segment: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in segment.items() if key not in ("modules", "lock")}
+    hashes = ("modules", "lock", "hashes")
+    return {key: value for key, value in segment.items() if key not in hashes}
 
 
 def _print(content: Mapping[str, Any], indent: int = 2) -> None:
@@ -226,7 +255,8 @@ def compare(options: argparse.Namespace) -> None:
     for number, entry in enumerate(entries):
         print(f"[{number + 1}] {entry.label}: {state(entry)}")
     for key in keys:
-        values = "  ".join(f"[{n + 1}] {one.get(key, 'default')}" for n, one in enumerate(flat))
+        absent = "–" if "." in key else "default"  # of the fields of a definition all have one
+        values = "  ".join(f"[{n + 1}] {one.get(key, absent)}" for n, one in enumerate(flat))
         print(f"{key:<{width}}  {values}")
     for key in keys_of_last:
         values = "  ".join(
@@ -279,6 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (CommandError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what has been trained is kept", file=sys.stderr, flush=True)
+        return 130
     return 0
 
 
