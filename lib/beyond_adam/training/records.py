@@ -123,7 +123,7 @@ class Record:
 
 
 def modules(run: Definition) -> dict[str, str]:
-    """Return the modules that a run depends on, with their hashes; those of packages do not count.
+    """Return the modules that a run depends on, with their hashes; those of torch do not count.
 
     In one process the hashes stay what they first were, as does the code that has been imported.
     """
