@@ -87,12 +87,15 @@ def adam_family(
     """Take one step of `rule`; `functional` describes the arguments."""
     _check_paths(foreach, fused, differentiable)
     lists = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
-    lists |= {"max_exp_avg_sqs": max_exp_avg_sqs} if rule.amsgrad else {}
-    lists |= {"inverse_ss": inverse_ss or []} if rule.beta_s is not None else {}
-    for name, tensors in (lists | {"state_steps": state_steps}).items():
+    if rule.amsgrad:
+        lists["max_exp_avg_sqs"] = max_exp_avg_sqs
+    if rule.beta_s is not None:
+        lists["inverse_ss"] = inverse_ss or []
+    lists["state_steps"] = state_steps
+    for name, tensors in lists.items():
         if len(tensors) != len(params):
             raise ValueError(f"{name} must be {len(params)}, as params are, not {len(tensors)}")
-    if any(n != 1 for n in map(Tensor.numel, state_steps)):
+    if {*map(Tensor.numel, state_steps)} - {1}:
         raise ValueError("state_steps must be tensors of one number each")
     for param, grad in zip(params, grads, strict=True):
         for tensor in (param, grad):

@@ -159,9 +159,9 @@ def _call(kernel: Kernel, rule: _Rule, columns: list[list[Tensor]], steps: list[
             for column, copied in zip(columns, dense, strict=True):
                 if column:
                     copied.append(next(copies))
-    if any(map(Tensor.is_neg, everything)):  # their memory holds −x
-        if any(map(Tensor.is_neg, chain(*states))):
-            return False
+    if any(map(Tensor.is_neg, dense[0])):  # their memory holds −w
+        return False
+    if any(map(Tensor.is_neg, dense[1])):
         dense = [dense[0], [grad.resolve_neg() for grad in dense[1]], *dense[2:]]
     sizes, size = list(map(Tensor.numel, dense[0])), dense[0][0].itemsize
     wanted = [size * n for n in sizes]
